@@ -1,0 +1,1 @@
+//! One run: scan, compare, ship, apply, verify, mark.

@@ -1,0 +1,1 @@
+//! A node's durable record of what its volumes hold; the only crate that can say consistent.

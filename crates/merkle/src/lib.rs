@@ -1,0 +1,1 @@
+//! Geometry, chaining values, folding and comparison of chunked BLAKE3 trees; pure.

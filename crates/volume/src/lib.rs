@@ -1,0 +1,1 @@
+//! Block devices and image files: guarded opening, aligned reading, writing, zeroing, flushing and reading back.
