@@ -1,0 +1,218 @@
+//! Every frame that this build can send.
+
+use lockstep_merkle::{
+    Cv, ExtentIndex, GroupIndex, GroupSet, MAX_VOLUME_SIZE, PageDigest, PageSet, Root,
+};
+use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY, MAX_WINDOW};
+use lockstep_protocol::{
+    DataHead, Encoding, Failure, FailureKind, Hello, Hold, Plan, Purpose, Scope, SourceFrame,
+    Stats, TargetFrame, Text, VerifyScope, VolumeState, Want, Welcome,
+};
+use proptest::collection::vec;
+use proptest::prelude::{Just, Strategy, any};
+use proptest::{prop_oneof, sample};
+
+fn text() -> impl Strategy<Value = Text> {
+    prop_oneof![".{0,40}", "\\PC{0,2000}"].prop_map(|text| Text::new(&text))
+}
+
+fn identity() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..=MAX_IDENTITY)
+}
+
+fn root() -> impl Strategy<Value = Root> {
+    any::<[u8; 32]>().prop_map(Root::from_bytes)
+}
+
+fn extent() -> impl Strategy<Value = ExtentIndex> {
+    (0..MAX_VOLUME_SIZE >> 20).prop_map(ExtentIndex)
+}
+
+fn groups() -> impl Strategy<Value = GroupSet> {
+    any::<u16>().prop_map(GroupSet::from_bits)
+}
+
+fn state() -> impl Strategy<Value = VolumeState> {
+    sample::select(vec![
+        VolumeState::Unknown,
+        VolumeState::Consistent,
+        VolumeState::Inconsistent,
+        VolumeState::Failed,
+    ])
+}
+
+fn stats() -> impl Strategy<Value = Stats> {
+    (
+        0..=MAX_VOLUME_SIZE >> 20,
+        0..=MAX_VOLUME_SIZE,
+        0..=MAX_VOLUME_SIZE,
+    )
+        .prop_map(|(extents_compared, bytes_written, bytes_verified)| Stats {
+            extents_compared,
+            bytes_written,
+            bytes_verified,
+        })
+}
+
+fn failure() -> impl Strategy<Value = Failure> {
+    let kinds = [
+        FailureKind::Internal,
+        FailureKind::Usage,
+        FailureKind::Preflight,
+        FailureKind::NotConfirmed,
+        FailureKind::Auth,
+        FailureKind::Fenced,
+        FailureKind::Guard,
+        FailureKind::Mismatch,
+        FailureKind::Io,
+        FailureKind::Temporary,
+        FailureKind::Interrupted,
+        FailureKind::Busy,
+        FailureKind::Deadline,
+    ];
+    let kind = prop_oneof![
+        sample::select(kinds.to_vec()),
+        (1_u8..=127).prop_map(FailureKind::Signal)
+    ];
+    (kind, text(), text())
+        .prop_map(|(kind, message, hint)| Failure::new(kind, message.as_str()).hint(hint.as_str()))
+}
+
+fn flags() -> impl Strategy<Value = (Purpose, Scope, VerifyScope, Hold, bool)> {
+    (
+        sample::select(vec![Purpose::Sync, Purpose::Compare]),
+        sample::select(vec![Scope::Differences, Scope::Everything]),
+        sample::select(vec![VerifyScope::Written, VerifyScope::Full]),
+        sample::select(vec![Hold::None, Hold::UntilProceed]),
+        any::<bool>(),
+    )
+}
+
+fn hello() -> impl Strategy<Value = Hello> {
+    let numbers = (
+        any::<[u16; 2]>(),
+        any::<[u8; 16]>(),
+        0..=MAX_VOLUME_SIZE,
+        0_u16..=0o777,
+        any::<u64>(),
+        1..=MAX_WINDOW,
+    );
+    (numbers, flags(), identity(), text(), text()).prop_map(
+        |(numbers, flags, identity, source, who)| {
+            let (versions, run, size, mode_bits, seed, window) = numbers;
+            let (purpose, scope, verify, hold, allow_larger) = flags;
+            Hello {
+                oldest: versions[0].min(versions[1]),
+                newest: versions[0].max(versions[1]),
+                run,
+                size,
+                purpose,
+                scope,
+                verify,
+                hold,
+                allow_larger,
+                mode_bits,
+                seed,
+                window,
+                identity,
+                source,
+                who,
+            }
+        },
+    )
+}
+
+fn welcome() -> impl Strategy<Value = Welcome> {
+    let plan = sample::select(vec![Plan::Keep, Plan::Create, Plan::Resize, Plan::Resume]);
+    let size = proptest::option::of(0..=MAX_VOLUME_SIZE);
+    (
+        any::<u16>(),
+        1..=MAX_WINDOW,
+        plan,
+        size,
+        state(),
+        any::<bool>(),
+        identity(),
+    )
+        .prop_map(
+            |(version, window, plan, present_size, standing, has_medium, identity)| Welcome {
+                version,
+                window,
+                plan,
+                present_size,
+                standing,
+                has_medium,
+                identity,
+            },
+        )
+}
+
+fn want() -> impl Strategy<Value = Want> {
+    let digests = vec(any::<[u8; 16]>().prop_map(PageDigest), 0..=256);
+    (extent(), groups(), groups(), groups(), digests).prop_map(
+        |(extent, whole, blank, paged, digests)| Want {
+            extent,
+            whole,
+            blank,
+            paged,
+            digests,
+        },
+    )
+}
+
+fn digests() -> impl Strategy<Value = SourceFrame> {
+    let counts = prop_oneof![9 => 1..40_usize, 1 => 1..=MAX_CVS_PER_FRAME];
+    let cvs = counts.prop_flat_map(|count| vec(any::<[u8; 32]>().prop_map(Cv::from_bytes), count));
+    (0..MAX_VOLUME_SIZE >> 16, cvs).prop_map(|(first, cvs)| SourceFrame::Digests {
+        first: GroupIndex(first),
+        cvs,
+    })
+}
+
+pub(super) fn source_frame() -> impl Strategy<Value = SourceFrame> {
+    prop_oneof![
+        hello().prop_map(SourceFrame::Hello),
+        digests(),
+        extent().prop_map(|extent| SourceFrame::Counted { extent }),
+        Just(SourceFrame::Proceed),
+        (root(), any::<bool>()).prop_map(|(root, proved)| SourceFrame::Done { root, proved }),
+        failure().prop_map(SourceFrame::Abort),
+    ]
+}
+
+pub(super) fn target_frame() -> impl Strategy<Value = TargetFrame> {
+    prop_oneof![
+        welcome().prop_map(TargetFrame::Welcome),
+        (failure(), identity())
+            .prop_map(|(failure, identity)| TargetFrame::Refused { failure, identity }),
+        want().prop_map(TargetFrame::Want),
+        state().prop_map(TargetFrame::State),
+        stats().prop_map(TargetFrame::Compared),
+        stats().prop_map(TargetFrame::Progress),
+        (root(), state(), stats()).prop_map(|(root, state, stats)| TargetFrame::Verified {
+            root,
+            state,
+            stats
+        }),
+        (failure(), state(), stats()).prop_map(|(failure, state, stats)| TargetFrame::Failed {
+            failure,
+            state,
+            stats
+        }),
+    ]
+}
+
+pub(super) fn data_head() -> impl Strategy<Value = DataHead> {
+    let encoding = sample::select(vec![Encoding::Raw, Encoding::Zstd]);
+    (extent(), any::<[u8; 32]>(), any::<[u8; 32]>(), encoding).prop_map(
+        |(extent, data, mask, encoding)| {
+            let zero = std::array::from_fn(|byte| mask[byte] & !data[byte]);
+            DataHead {
+                extent,
+                data: PageSet::from_bytes(data),
+                zero: PageSet::from_bytes(zero),
+                encoding,
+            }
+        },
+    )
+}
