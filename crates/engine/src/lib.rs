@@ -1,1 +1,42 @@
 //! One run: scan, compare, ship, apply, verify, mark.
+//!
+//! The promise: a target is marked consistent only after what was written to
+//! it was read back from the medium and its own root equals the source's; a
+//! slow or dead target delays no other; memory is bounded by the request.
+//!
+//! ```text
+//! source                                         each target
+//! scan ─► tree ─► feed (digests) ─────────────►  session ◄─ scan
+//!                 ship (pages)   ◄── wants ────  want
+//!                                ──── data ───►  apply ─► flush ─► check ─► mark
+//! ```
+//! Threads belong to this crate; sessions decide, threads do.
+#![cfg_attr(
+    test,
+    expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
+)]
+
+mod cancel;
+mod failures;
+mod hash;
+mod limits;
+mod local;
+mod monitor;
+mod outcome;
+mod request;
+mod scan;
+mod source;
+mod target;
+
+pub use cancel::{Cancel, Cause};
+pub use hash::hash_volume;
+pub use limits::{DEFAULT_MEMORY, MIN_MEMORY};
+pub use local::LocalTarget;
+pub use monitor::{Monitor, Notice, Phase, TargetProgress};
+pub use outcome::{Consistency, Outcome, SourceCounts, TargetOutcome, Verdict};
+pub use request::{
+    Compression, Connect, Connected, Consent, PlanLine, Purpose, Request, Scope, SnapshotChoice,
+    TargetSpec, VerifyScope,
+};
+pub use source::run;
+pub use target::{ServeOptions, serve};

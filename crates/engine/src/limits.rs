@@ -1,0 +1,38 @@
+//! Every bound of a run in one place.
+
+use std::time::Duration;
+
+/// The least memory for buffers that a run works with.
+pub const MIN_MEMORY: u64 = 16 << 20;
+/// Memory for buffers when nobody says otherwise.
+pub const DEFAULT_MEMORY: u64 = 128 << 20;
+/// Buffers of one extent that each target has at least, at the source.
+pub(crate) const MIN_TARGET_BUFFERS: usize = 8;
+/// Most threads that hash.
+pub(crate) const MAX_THREADS: usize = 256;
+/// Most threads that ship to one target, apply at it, or read it back.
+pub(crate) const MAX_LANE_THREADS: usize = 4;
+/// Threads that read back from one target's medium: enough to keep several
+/// requests in a disk's queue, whatever the number of cores.
+pub(crate) const CHECK_THREADS: usize = 3;
+/// Extents read ahead of the scan when the volume is not in memory.
+pub(crate) const PREFETCH_EXTENTS: u64 = 8;
+/// Written bytes that one flush makes durable, so that reading back overlaps
+/// writing; also 256 extents when they hold less.
+pub(crate) const FLUSH_EVERY: u64 = 256 << 20;
+/// Wants unanswered at once, per target.
+pub(crate) const WINDOW: u16 = 32;
+/// How long a target waits for the source's first word.
+pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the source waits for a target to open its volume.
+pub(crate) const WELCOME_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long targets that are ready wait for the others before they start.
+pub(crate) const BARRIER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an ending run waits for a target's last word.
+pub(crate) const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often waiting threads look whether the run has ended.
+pub(crate) const POLL: Duration = Duration::from_millis(100);
+/// How often progress is told.
+pub(crate) const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// How often a target tells the source how far it is.
+pub(crate) const STATS_EVERY: Duration = Duration::from_millis(500);

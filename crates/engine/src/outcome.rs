@@ -1,0 +1,140 @@
+//! How a run ended, for the summary.
+
+use std::time::Duration;
+
+use lockstep_merkle::Root;
+use lockstep_protocol::{Failure, FailureKind, VolumeState};
+
+/// How one target, or a whole run, ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Equal to the source, proved.
+    Ok,
+    /// Some targets good, some not; of a run only.
+    Partial,
+    /// Not good.
+    Failed,
+    /// Compared only, and different.
+    Different,
+}
+
+/// Whether what was read is one instant of the source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Consistency {
+    /// One instant.
+    PointInTime,
+    /// Nobody can say.
+    Fuzzy,
+}
+
+/// What the source side did.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SourceCounts {
+    /// Bytes fetched from the source: the scan, and later reads that memory
+    /// (the kernel's page cache included) did not answer.
+    pub bytes_read: u64,
+    /// Bytes hashed into the root, holes included.
+    pub bytes_hashed: u64,
+}
+
+/// How one target ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TargetOutcome {
+    /// As the user named it.
+    pub target: String,
+    /// Its verdict; never [`Verdict::Partial`].
+    pub verdict: Verdict,
+    /// What its ledger says now, as far as is known here.
+    pub state: VolumeState,
+    /// 4 KiB pages that differed, in bytes, the last at its true length.
+    pub bytes_differing: u64,
+    /// Bytes made equal, zeroed ranges included.
+    pub bytes_written: u64,
+    /// Bytes sent over the link, framing included.
+    pub bytes_sent: u64,
+    /// Bytes received over the link, framing included.
+    pub bytes_received: u64,
+    /// From its connection to its end.
+    pub elapsed: Duration,
+    /// `quic`, `ssh` or `memory`; `None` when it was never reached.
+    pub transport: Option<&'static str>,
+    /// Why it failed.
+    pub error: Option<Failure>,
+}
+
+/// How a run ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// The run's name, 32 hex digits.
+    pub run: String,
+    /// The verdict of the whole.
+    pub verdict: Verdict,
+    /// A failure of the run itself (source, arguments, signal).
+    pub error: Option<Failure>,
+    /// The source's root, once all of it is hashed.
+    pub root: Option<Root>,
+    /// The source's size in bytes; 0 when it was never opened.
+    pub size: u64,
+    /// The whole run.
+    pub elapsed: Duration,
+    /// `exclusive` or `none`.
+    pub snapshot: &'static str,
+    /// One instant or not.
+    pub consistency: Consistency,
+    /// The source's work.
+    pub source: SourceCounts,
+    /// One for each target of the request, in its order.
+    pub targets: Vec<TargetOutcome>,
+}
+
+/// When no target is good, the exit code is the worst of theirs in this order.
+const WORST_FIRST: [FailureKind; 8] = [
+    FailureKind::Mismatch,
+    FailureKind::Io,
+    FailureKind::Fenced,
+    FailureKind::Auth,
+    FailureKind::Guard,
+    FailureKind::Preflight,
+    FailureKind::Interrupted,
+    FailureKind::Temporary,
+];
+
+/// Some targets are good and some are not.
+const EXIT_PARTIAL: u8 = 8;
+/// Differences were found.
+const EXIT_DIFFERENT: u8 = 10;
+
+impl Outcome {
+    /// The exit code of the process, by the command line's contract.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.verdict {
+            Verdict::Ok => 0,
+            Verdict::Partial => EXIT_PARTIAL,
+            Verdict::Different => EXIT_DIFFERENT,
+            Verdict::Failed => self.failed_kind().exit_code(),
+        }
+    }
+
+    fn failed_kind(&self) -> FailureKind {
+        if let Some(failure) = &self.error {
+            return failure.kind;
+        }
+        let kinds: Vec<FailureKind> = self
+            .targets
+            .iter()
+            .filter_map(|target| target.error.as_ref().map(|failure| failure.kind))
+            .collect();
+        WORST_FIRST
+            .into_iter()
+            .find(|kind| kinds.contains(kind))
+            .or_else(|| kinds.first().copied())
+            .unwrap_or(FailureKind::Internal)
+    }
+
+    /// Whether any target's bytes were changed.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        self.targets.iter().any(|target| target.bytes_written > 0)
+    }
+}

@@ -1,0 +1,143 @@
+//! What a caller asks of a run.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lockstep_protocol::Failure;
+use lockstep_transport::Link;
+use lockstep_volume::IoEngine;
+
+/// Whether the run may change its targets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// Make every target byte-equal to the source.
+    Sync,
+    /// Compare only: `diff` and `--dry-run`. Nothing is written anywhere.
+    Compare,
+}
+
+/// How the source is kept from changing while it is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SnapshotChoice {
+    /// The best way that is sound.
+    Auto,
+    /// A lease or an exclusive open; refuse the run if it cannot be had.
+    Exclusive,
+    /// Take what is there; the run is fuzzy unless the source is proved unchanged.
+    None,
+}
+
+/// Which bytes are re-read from the medium before a target is marked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VerifyScope {
+    /// Everything written in this run.
+    Written,
+    /// The whole volume.
+    Full,
+}
+
+/// When pages are compressed before they are shipped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Compression {
+    /// When it shrinks the data and the link is slower than the compressor.
+    Auto,
+    /// Never.
+    Off,
+    /// Always, at this zstd level (-7..=19).
+    Level(i32),
+}
+
+/// Whether comparing happens at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// Ship only what differs.
+    Differences,
+    /// Ship everything, compare nothing.
+    Everything,
+}
+
+/// One line of what a run is about to overwrite, shown before it asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlanLine {
+    /// The target as the user named it.
+    pub target: String,
+    /// Bytes in 4 KiB pages that differ.
+    pub bytes_differing: u64,
+    /// The volume's size.
+    pub size: u64,
+    /// The target's size before, when it will be resized.
+    pub resized_from: Option<u64>,
+}
+
+/// Who may agree to the overwriting of existing, differing targets.
+pub enum Consent {
+    /// It has been given beforehand (`--yes`).
+    Given,
+    /// Ask this; `true` goes on. Called at most once in a run.
+    Ask(Box<dyn Fn(&[PlanLine]) -> bool + Send + Sync>),
+    /// Nobody can be asked: fail with `NotConfirmed`.
+    Refused,
+}
+
+/// A target that is reached.
+pub struct Connected {
+    /// The frames' way to it.
+    pub link: Link,
+    /// Said to the user, such as that UDP did not get through.
+    pub warning: Option<String>,
+    /// Held until the target is finished with; ends the far side when dropped.
+    pub lifeline: Box<dyn Send>,
+}
+
+/// How a target is reached. Called on a thread of its own.
+pub trait Connect: Send + Sync {
+    /// Reaches the target and starts its side of the run there.
+    ///
+    /// # Errors
+    /// Says in one sentence why it cannot be reached.
+    fn connect(self: Box<Self>) -> Result<Connected, Failure>;
+}
+
+/// One target of a run.
+pub struct TargetSpec {
+    /// As the user named it; used in events and messages.
+    pub name: String,
+    /// The way to it.
+    pub connect: Box<dyn Connect>,
+}
+
+/// One run.
+pub struct Request {
+    /// The volume that is right.
+    pub source: PathBuf,
+    /// The volumes to be made equal to it.
+    pub targets: Vec<TargetSpec>,
+    /// Whether anything may be written.
+    pub purpose: Purpose,
+    /// How the source is frozen.
+    pub snapshot: SnapshotChoice,
+    /// Differences or everything.
+    pub scope: Scope,
+    /// What is re-read at the end.
+    pub verify: VerifyScope,
+    /// zstd or not.
+    pub compression: Compression,
+    /// How the source's disk is read.
+    pub io: IoEngine,
+    /// Bytes a second on the link, for all targets together.
+    pub limit_rate: Option<u64>,
+    /// Bytes of buffers, at least [`crate::MIN_MEMORY`].
+    pub memory: u64,
+    /// Threads that hash, 1..=256.
+    pub threads: usize,
+    /// Agreement to overwrite.
+    pub consent: Consent,
+    /// Larger block devices are taken; only their first bytes are made equal.
+    pub allow_larger_target: bool,
+    /// Gives up after this time.
+    pub max_duration: Option<Duration>,
+    /// Where the tree of a large volume is kept while the run lasts.
+    pub scratch: PathBuf,
+    /// Who asked, for the ledger's record.
+    pub who: String,
+}

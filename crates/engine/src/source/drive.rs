@@ -1,0 +1,597 @@
+//! One target of a run, from its connection to its end, on threads of its own.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use lockstep_merkle::{EXTENT_SIZE, ExtentIndex, Geometry, GroupIndex, PageSeed, PageSet};
+use lockstep_protocol::limits::MAX_WINDOW;
+use lockstep_protocol::{
+    Failure, FailureKind, Hello, Hold, Purpose, Served, SourceFrame, SourceSession, Stats, TargetFrame, Terms,
+    VolumeState, Want, Welcome,
+};
+use lockstep_transport::{Link, LinkError, LinkSender, Meter};
+use lockstep_volume::{BufferPool, Volume};
+
+use super::feed::Feed;
+use super::ship::{Lacking, Packer, Reader};
+use super::throttle::Throttle;
+use crate::failures::{link_broke, volume_failed};
+use crate::limits::{LAST_WORD_TIMEOUT, POLL, WELCOME_TIMEOUT};
+use crate::monitor::{Monitor, Notice, Phase};
+use crate::request::{Compression, Connect};
+
+/// What every target of a run shares.
+pub(crate) struct Common<'a> {
+    pub(crate) volume: &'a dyn Volume,
+    pub(crate) feed: &'a Feed,
+    pub(crate) terms: Terms,
+    pub(crate) hello: &'a Hello,
+    pub(crate) compression: Compression,
+    pub(crate) lanes: usize,
+    pub(crate) buffers: usize,
+    pub(crate) throttle: &'a Throttle,
+    pub(crate) monitor: &'a dyn Monitor,
+    pub(crate) news: Sender<News>,
+}
+
+/// What the run hears from its targets.
+pub(crate) enum News {
+    /// Open and fit, or not, with its identity.
+    Ready(usize),
+    /// Compared, waiting for agreement.
+    Held,
+    /// Over.
+    Ended,
+}
+
+/// How one target's session ended.
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    Verified(VolumeState),
+    Compared,
+    Failed(Failure, VolumeState),
+}
+
+/// What is known of one target while it is driven; read by the run's thread.
+pub(crate) struct Target {
+    pub(crate) index: usize,
+    pub(crate) started: Instant,
+    facts: Mutex<Facts>,
+    shipped: AtomicBool,
+    proceed: AtomicBool,
+    pub(crate) differing: AtomicU64,
+}
+
+/// The parts that change seldom.
+#[derive(Default)]
+pub(crate) struct Facts {
+    pub(crate) phase: Option<Phase>,
+    pub(crate) welcome: Option<Welcome>,
+    pub(crate) refused_identity: Vec<u8>,
+    pub(crate) state: Option<VolumeState>,
+    pub(crate) stats: Stats,
+    pub(crate) transport: Option<&'static str>,
+    pub(crate) meter: Option<Meter>,
+    pub(crate) end: Option<End>,
+    pub(crate) elapsed: Duration,
+    lacking: BTreeMap<u64, PageSet>,
+}
+
+impl Target {
+    pub(crate) fn new(index: usize) -> Target {
+        Target {
+            index,
+            started: Instant::now(),
+            facts: Mutex::default(),
+            shipped: AtomicBool::new(false),
+            proceed: AtomicBool::new(false),
+            differing: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Agreement came: the session may go on to writing.
+    pub(crate) fn proceed(&self) {
+        self.proceed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether bytes of the target may have been overwritten.
+    fn may_be_written(&self) -> bool {
+        self.shipped.load(Ordering::SeqCst)
+            || self.facts().state == Some(VolumeState::Inconsistent)
+    }
+
+    /// The state to report when the target could not tell its own.
+    fn supposed_state(&self) -> VolumeState {
+        let facts = self.facts();
+        let standing = facts.welcome.as_ref().map(|welcome| welcome.standing);
+        drop(facts);
+        if self.may_be_written() {
+            VolumeState::Inconsistent
+        } else {
+            standing.unwrap_or(VolumeState::Unknown)
+        }
+    }
+
+    /// Differing byte ranges found by a comparison, merged.
+    pub(crate) fn ranges(&self, geometry: Geometry) -> Vec<Range<u64>> {
+        let mut merged: Vec<Range<u64>> = Vec::new();
+        for (extent, pages) in &self.facts().lacking {
+            let extent = ExtentIndex(*extent);
+            let start = geometry.extent_range(extent).start;
+            for run in pages.runs() {
+                let first = geometry.page_range_in_extent(extent, run.start).start as u64;
+                let end = geometry.page_range_in_extent(extent, run.end - 1).end as u64;
+                match merged.last_mut() {
+                    Some(last) if last.end == start + first => last.end = start + end,
+                    _ => merged.push(start + first..start + end),
+                }
+            }
+        }
+        merged
+    }
+}
+
+/// Drives one target to its end; never panics on what it does.
+pub(crate) fn drive(common: &Common<'_>, target: &Target, connect: Box<dyn Connect>) {
+    let end = reach(common, target, connect);
+    if let End::Failed(failure, _) = &end {
+        common.monitor.notice(Notice::Error {
+            target: Some(target.index),
+            failure: failure.clone(),
+        });
+    }
+    let mut facts = target.facts();
+    facts.phase = Some(Phase::Done);
+    facts.elapsed = target.started.elapsed();
+    facts.end = Some(end);
+    drop(facts);
+    tell(common, News::Ready(target.index));
+    tell(common, News::Ended);
+}
+
+/// The run listens until its last target has ended, so that news always have
+/// a listener; without one there is nobody to tell.
+fn tell(common: &Common<'_>, news: News) {
+    let _ = common.news.send(news);
+}
+
+fn reach(common: &Common<'_>, target: &Target, connect: Box<dyn Connect>) -> End {
+    target.facts().phase = Some(Phase::Connecting);
+    let connected = match connect.connect() {
+        Ok(connected) => connected,
+        Err(failure) => return End::Failed(failure, VolumeState::Unknown),
+    };
+    if let Some(message) = connected.warning {
+        common.monitor.notice(Notice::Warning {
+            target: Some(target.index),
+            message,
+        });
+    }
+    let link = connected.link;
+    let mut facts = target.facts();
+    facts.transport = Some(link.via.word());
+    facts.meter = Some(link.meter.clone());
+    drop(facts);
+    let end = converse(common, target, &link);
+    match &end {
+        End::Failed(failure, _) => link.sender.close(&failure.message),
+        End::Verified(_) | End::Compared => link.sender.finish(),
+    }
+    drop(connected.lifeline);
+    end
+}
+
+fn converse(common: &Common<'_>, target: &Target, link: &Link) -> End {
+    let hello = SourceFrame::Hello(common.hello.clone());
+    if let Err(error) = link.sender.control(Bytes::from(hello.encode())) {
+        return broken(target, &error);
+    }
+    let session = Mutex::new(SourceSession::new(common.terms));
+    // Wants wait here; the session lets no more be unanswered than its window.
+    let (wants, orders) = bounded(usize::from(MAX_WINDOW));
+    let pool = BufferPool::new(EXTENT_SIZE, common.buffers);
+    let lane = Lane {
+        common,
+        target,
+        session: &session,
+        sender: &link.sender,
+        pool: &pool,
+        quit: AtomicBool::new(false),
+        failure: Mutex::new(None),
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| lane.feed());
+        for _ in 0..common.lanes {
+            let orders = orders.clone();
+            let lane = &lane;
+            scope.spawn(move || lane.ship(&orders));
+        }
+        let end = lane.listen(link, &wants);
+        lane.quit.store(true, Ordering::SeqCst);
+        drop(wants);
+        // Senders blocked on a target that reads no more are woken by this.
+        if matches!(end, End::Failed(..)) {
+            link.sender.close("the run is over");
+        }
+        end
+    })
+}
+
+fn broken(target: &Target, error: &LinkError) -> End {
+    let state = target.supposed_state();
+    End::Failed(link_broke(error, target.may_be_written()), state)
+}
+
+fn violated(target: &Target, error: &dyn std::error::Error) -> End {
+    let failure = Failure::new(
+        FailureKind::Internal,
+        format!("the target broke the protocol: {error}"),
+    );
+    End::Failed(failure, target.supposed_state())
+}
+
+/// The threads of one target share this.
+struct Lane<'a> {
+    common: &'a Common<'a>,
+    target: &'a Target,
+    session: &'a Mutex<SourceSession>,
+    sender: &'a LinkSender,
+    pool: &'a BufferPool,
+    quit: AtomicBool,
+    failure: Mutex<Option<Failure>>,
+}
+
+impl Lane<'_> {
+    fn session(&self) -> MutexGuard<'_, SourceSession> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn quits(&self) -> bool {
+        self.quit.load(Ordering::SeqCst) || self.common.feed.is_over()
+    }
+
+    /// A thread of this target failed: the listener ends the session.
+    fn fail(&self, failure: Failure) {
+        let mut slot = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.get_or_insert(failure);
+    }
+
+    fn failed(&self) -> Option<Failure> {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn send(&self, frame: &SourceFrame) -> Result<(), LinkError> {
+        self.sender.control(Bytes::from(frame.encode()))
+    }
+
+    /// Follows the scan: digests as they come, then the last word. A broken
+    /// link ends this thread; the listener hears of it too.
+    fn feed(&self) {
+        let mut seen = 0;
+        let mut done = false;
+        while !self.quits() && !done {
+            let found = self.common.feed.wait_beyond(seen, POLL);
+            let next = self.session().next_digests(found.groups);
+            if let Some(range) = next {
+                seen = range.end;
+                let cvs = range
+                    .clone()
+                    .map(|group| self.common.feed.cv(GroupIndex(group)))
+                    .collect();
+                let frame = SourceFrame::Digests {
+                    first: GroupIndex(range.start),
+                    cvs,
+                };
+                if self.send(&frame).is_err() {
+                    return;
+                }
+            } else if let Some(finish) = found.finish {
+                let due = {
+                    let mut session = self.session();
+                    let due = session.may_finish();
+                    if due {
+                        session.finished(finish.root);
+                    }
+                    due
+                };
+                if due {
+                    let frame = SourceFrame::Done {
+                        root: finish.root,
+                        proved: finish.proved,
+                    };
+                    if self.send(&frame).is_err() {
+                        return;
+                    }
+                    done = true;
+                } else {
+                    std::thread::sleep(POLL);
+                }
+            }
+        }
+    }
+
+    fn ship(&self, orders: &Receiver<Order>) {
+        let mut packer = match Packer::new(self.common.compression) {
+            Ok(packer) => packer,
+            Err(error) => {
+                return self.fail(Failure::new(FailureKind::Internal, error.to_string()));
+            }
+        };
+        while let Ok(order) = orders.recv() {
+            if self.quits() {
+                return;
+            }
+            if let Err(failure) = self.answer(&mut packer, &order) {
+                return self.fail(failure);
+            }
+        }
+    }
+
+    fn answer(&self, packer: &mut Packer, order: &Order) -> Result<(), Failure> {
+        let common = self.common;
+        let reader = Reader {
+            volume: common.volume,
+            geometry: common.terms.geometry,
+            seed: PageSeed(common.hello.seed),
+            bytes_read: &common.feed.bytes_read,
+        };
+        let Some(buffer) = self.buffer() else {
+            return Ok(());
+        };
+        let (buffer, lacking) = reader
+            .lacking(&order.want, buffer)
+            .map_err(|error| volume_failed(&error))?;
+        if order.first {
+            self.count(&order.want, lacking);
+        }
+        let extent = order.want.extent;
+        // Answered before it is sent: the target may ask again at once.
+        self.session().answered(extent);
+        let sent = if order.count {
+            self.send(&SourceFrame::Counted { extent })
+        } else {
+            let bulk = packer.pack(common.terms.geometry, &order.want, buffer, lacking);
+            common.throttle.take(bulk.len(), &|| self.quits());
+            self.target.shipped.store(true, Ordering::SeqCst);
+            self.sender.bulk(bulk)
+        };
+        // The listener hears of a broken link and says so.
+        let _ = sent;
+        Ok(())
+    }
+
+    fn buffer(&self) -> Option<lockstep_volume::IoBuffer> {
+        while !self.quits() {
+            if let Some(buffer) = self.pool.take_timeout(POLL) {
+                return Some(buffer);
+            }
+        }
+        None
+    }
+
+    fn count(&self, want: &Want, lacking: Lacking) {
+        let bytes = lacking.bytes(self.common.terms.geometry, want);
+        self.target.differing.fetch_add(bytes, Ordering::Relaxed);
+        if self.common.terms.purpose == Purpose::Compare {
+            let pages = lacking.data.union(lacking.zero);
+            self.target.facts().lacking.insert(want.extent.0, pages);
+        }
+    }
+
+    /// Hears the target until its session is over.
+    fn listen(&self, link: &Link, wants: &Sender<Order>) -> End {
+        let deadline = Instant::now() + WELCOME_TIMEOUT;
+        loop {
+            if let Some(failure) = self.common.feed.aborted().or_else(|| self.failed()) {
+                return self.give_up(link, failure);
+            }
+            if self.target.proceed.swap(false, Ordering::SeqCst)
+                && let Err(end) = self.go_on()
+            {
+                return end;
+            }
+            match link.control.recv_timeout(POLL) {
+                Ok(Some(bytes)) => {
+                    if let Some(end) = self.hear(&bytes, wants) {
+                        return end;
+                    }
+                }
+                Ok(None) if self.target.facts().welcome.is_none() && Instant::now() > deadline => {
+                    let failure = Failure::new(
+                        FailureKind::Temporary,
+                        "the target did not open its volume in time",
+                    );
+                    return End::Failed(failure, VolumeState::Unknown);
+                }
+                Ok(None) => {}
+                Err(error) => return broken(self.target, &error),
+            }
+        }
+    }
+
+    fn go_on(&self) -> Result<(), End> {
+        let proceeded = self.session().proceed();
+        if let Err(violation) = proceeded {
+            return Err(violated(self.target, &violation));
+        }
+        self.target.facts().phase = Some(Phase::Shipping);
+        self.send(&SourceFrame::Proceed)
+            .map_err(|error| broken(self.target, &error))
+    }
+
+    /// Tells the target why, and waits for its last word.
+    fn give_up(&self, link: &Link, failure: Failure) -> End {
+        self.quit.store(true, Ordering::SeqCst);
+        let frame = SourceFrame::Abort(failure.clone());
+        let sender = link.sender.clone();
+        // A target that reads nothing would hold this back; nobody waits for it.
+        std::thread::spawn(move || {
+            // A link that is already broken needs no word.
+            let _ = sender.control(Bytes::from(frame.encode()));
+        });
+        let deadline = Instant::now() + LAST_WORD_TIMEOUT;
+        while Instant::now() < deadline {
+            match link.control.recv_timeout(POLL) {
+                Ok(Some(bytes)) => {
+                    if let Ok(TargetFrame::Failed { state, stats, .. }) =
+                        TargetFrame::decode(&bytes)
+                    {
+                        self.target.facts().stats = stats;
+                        return End::Failed(failure, state);
+                    }
+                }
+                Ok(None) => {}
+                Err(_) => break,
+            }
+        }
+        End::Failed(failure, self.target.supposed_state())
+    }
+
+    fn hear(&self, bytes: &[u8], wants: &Sender<Order>) -> Option<End> {
+        let frame = match TargetFrame::decode(bytes) {
+            Ok(frame) => frame,
+            Err(malformed) => return Some(violated(self.target, &malformed)),
+        };
+        let served = match self.session().handle(frame) {
+            Ok(served) => served,
+            Err(violation) => return Some(violated(self.target, &violation)),
+        };
+        match served {
+            Served::Welcomed(welcome) => self.welcomed(welcome),
+            Served::Refused { failure, identity } => {
+                self.target.facts().refused_identity = identity;
+                return Some(End::Failed(failure, VolumeState::Unknown));
+            }
+            Served::Count(want) => self.queue(wants, Order::counting(want)),
+            Served::Ship { want, first } => self.queue(wants, Order::shipping(want, first)),
+            Served::State(state) => self.changed(state),
+            Served::Progress(stats) => self.target.facts().stats = stats,
+            Served::Compared(stats) => return self.compared(stats),
+            Served::Verified { state, stats } => {
+                self.target.facts().stats = stats;
+                if self.common.terms.hold == Hold::None {
+                    self.tell_difference();
+                }
+                self.changed(state);
+                return Some(End::Verified(state));
+            }
+            Served::Failed {
+                failure,
+                state,
+                stats,
+            } => {
+                self.target.facts().stats = stats;
+                self.changed(state);
+                return Some(End::Failed(failure, state));
+            }
+        }
+        None
+    }
+
+    /// There is room: the session counts unanswered wants.
+    fn queue(&self, wants: &Sender<Order>, order: Order) {
+        if wants.try_send(order).is_err() {
+            self.fail(Failure::new(
+                FailureKind::Internal,
+                "more wants than the session allows",
+            ));
+        }
+    }
+
+    fn welcomed(&self, welcome: Welcome) {
+        let mut facts = self.target.facts();
+        facts.phase = Some(Phase::Comparing);
+        facts.welcome = Some(welcome.clone());
+        let transport = facts.transport.unwrap_or("memory");
+        drop(facts);
+        self.common.monitor.notice(Notice::Preflight {
+            target: self.target.index,
+            transport,
+            plan: welcome.plan.word(),
+            present_size: welcome.present_size,
+        });
+        if !welcome.has_medium {
+            self.common.monitor.notice(Notice::Warning {
+                target: Some(self.target.index),
+                message: "the target is in memory: there is no medium to read back from"
+                    .to_owned(),
+            });
+        }
+        tell(self.common, News::Ready(self.target.index));
+    }
+
+    fn changed(&self, state: VolumeState) {
+        let before = self.target.facts().state.replace(state);
+        if before != Some(state) {
+            self.common.monitor.notice(Notice::State {
+                target: self.target.index,
+                state,
+            });
+        }
+    }
+
+    fn compared(&self, stats: Stats) -> Option<End> {
+        let common = self.common;
+        let compares = common.terms.purpose == Purpose::Compare;
+        let mut facts = self.target.facts();
+        facts.stats = stats;
+        facts.phase = Some(Phase::Shipping);
+        drop(facts);
+        if compares || self.session().is_held() {
+            self.tell_difference();
+        }
+        if compares {
+            return Some(End::Compared);
+        }
+        if self.session().is_held() {
+            self.target.facts().phase = Some(Phase::Waiting);
+            tell(common, News::Held);
+        }
+        None
+    }
+
+    fn tell_difference(&self) {
+        self.common.monitor.notice(Notice::Diff {
+            target: self.target.index,
+            bytes_differing: self.target.differing.load(Ordering::Relaxed),
+            ranges: self.target.ranges(self.common.terms.geometry),
+        });
+    }
+}
+
+/// A want on its way to a shipping thread.
+struct Order {
+    want: Want,
+    first: bool,
+    count: bool,
+}
+
+impl Order {
+    fn counting(want: Want) -> Order {
+        Order {
+            want,
+            first: true,
+            count: true,
+        }
+    }
+
+    fn shipping(want: Want, first: bool) -> Order {
+        Order {
+            want,
+            first,
+            count: false,
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The source's part of a run: one scan, any number of targets.
+
+mod consent;
+mod drive;
+mod feed;
+mod hold;
+mod ship;
+mod summary;
+mod throttle;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use lockstep_merkle::{EXTENT_SIZE, Geometry};
+use lockstep_protocol::limits::{NEWEST_VERSION, OLDEST_VERSION};
+use lockstep_protocol::{
+    Failure, FailureKind, Hello, Hold, Purpose as Terming, Scope as Shipping, Terms, Text,
+    VerifyScope as Checking,
+};
+use lockstep_volume::{Identity, MappedCvs, Source, Volume};
+
+use self::drive::{Common, News, Target};
+use self::feed::Feed;
+use self::summary::{Ending, outcome, unopened};
+use self::throttle::Throttle;
+use crate::cancel::{Cancel, Cause};
+use crate::failures::sentence;
+use crate::hash::hashing_pool;
+use crate::limits::{
+    BARRIER_TIMEOUT, MAX_LANE_THREADS, MAX_THREADS, MIN_MEMORY, MIN_TARGET_BUFFERS, POLL,
+    PROGRESS_EVERY, WINDOW,
+};
+use crate::monitor::{Monitor, Notice, Phase, TargetProgress};
+use crate::outcome::Outcome;
+use crate::request::{Consent, Purpose, Request, Scope, VerifyScope};
+
+/// Runs a request to its end.
+///
+/// Blocks; what happens meanwhile is told to `monitor`, and `cancel` ends it
+/// early. Never panics on what a target, a link or a disk does.
+pub fn run(request: Request, monitor: Arc<dyn Monitor>, cancel: Arc<Cancel>) -> Outcome {
+    let started = Instant::now();
+    let name = match run_name() {
+        Ok(name) => name,
+        Err(failure) => return unopened(&request, String::new(), failure, started),
+    };
+    let opened = hold::open(&request).and_then(|source| {
+        let feed = new_feed(&request, &source)?;
+        Ok((source, feed))
+    });
+    match opened {
+        Ok((source, feed)) => Run::new(request, &source, &feed, &*monitor, &cancel, name, started).go(),
+        Err(failure) => {
+            monitor.notice(Notice::Error {
+                target: None,
+                failure: failure.clone(),
+            });
+            unopened(&request, hex(&name), failure, started)
+        }
+    }
+}
+
+fn run_name() -> Result<[u8; 16], Failure> {
+    let mut name = [0; 16];
+    getrandom::fill(&mut name)
+        .map_err(|error| Failure::new(FailureKind::Internal, format!("no random bytes: {error}")))?;
+    Ok(name)
+}
+
+fn hex(name: &[u8]) -> String {
+    name.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn new_feed(request: &Request, source: &Source) -> Result<Feed, Failure> {
+    let geometry = Geometry::new(source.size());
+    let tree = MappedCvs::new(geometry.group_count(), &request.scratch).map_err(|error| {
+        Failure::new(FailureKind::Io, format!("tree: {}", sentence(&error)))
+            .hint("give a folder with free space with --state-dir")
+    })?;
+    Ok(Feed::new(geometry, Box::new(tree)))
+}
+
+/// One run, from the opened source to its outcome.
+struct Run<'a> {
+    request: Request,
+    source: &'a Source,
+    feed: &'a Feed,
+    monitor: &'a dyn Monitor,
+    cancel: &'a Cancel,
+    name: [u8; 16],
+    started: Instant,
+    targets: Vec<Target>,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        request: Request,
+        source: &'a Source,
+        feed: &'a Feed,
+        monitor: &'a dyn Monitor,
+        cancel: &'a Cancel,
+        name: [u8; 16],
+        started: Instant,
+    ) -> Run<'a> {
+        let targets = (0..request.targets.len()).map(Target::new).collect();
+        Run {
+            request,
+            source,
+            feed,
+            monitor,
+            cancel,
+            name,
+            started,
+            targets,
+        }
+    }
+
+    fn go(mut self) -> Outcome {
+        self.monitor.notice(Notice::Started {
+            run: hex(&self.name),
+            size: self.source.size(),
+        });
+        hold::announce(self.source, self.monitor);
+        let hello = match self.hello() {
+            Ok(hello) => hello,
+            Err(failure) => return unopened(&self.request, hex(&self.name), failure, self.started),
+        };
+        let specs = std::mem::take(&mut self.request.targets);
+        let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
+        let throttle = Throttle::new(self.request.limit_rate);
+        let (news, heard) = unbounded();
+        let common = self.common(&hello, &throttle, news);
+        let this = &self;
+        std::thread::scope(|scope| {
+            for (spec, target) in specs.into_iter().zip(&this.targets) {
+                let common = &common;
+                scope.spawn(move || drive::drive(common, target, spec.connect));
+            }
+            scope.spawn(|| this.scan());
+            this.attend(&heard, &names);
+        });
+        drop(common);
+        self.ending(&names)
+    }
+
+    fn common<'b>(
+        &'b self,
+        hello: &'b Hello,
+        throttle: &'b Throttle,
+        news: Sender<News>,
+    ) -> Common<'b> {
+        let lanes = self.threads().min(MAX_LANE_THREADS);
+        let extents = usize::try_from(self.request.memory.max(MIN_MEMORY)).unwrap_or(usize::MAX)
+            / EXTENT_SIZE;
+        let shared = extents.saturating_sub(self.threads()) / self.targets.len().max(1);
+        Common {
+            volume: self.source,
+            feed: self.feed,
+            terms: self.terms(),
+            hello,
+            compression: self.request.compression,
+            lanes,
+            buffers: shared.max(MIN_TARGET_BUFFERS),
+            throttle,
+            monitor: self.monitor,
+            news,
+        }
+    }
+
+    fn threads(&self) -> usize {
+        self.request.threads.clamp(1, MAX_THREADS)
+    }
+
+    fn terms(&self) -> Terms {
+        let compares = self.request.purpose == Purpose::Compare;
+        Terms {
+            geometry: self.feed.geometry(),
+            purpose: if compares { Terming::Compare } else { Terming::Sync },
+            scope: match self.request.scope {
+                Scope::Everything if !compares => Shipping::Everything,
+                _ => Shipping::Differences,
+            },
+            verify: match self.request.verify {
+                VerifyScope::Written => Checking::Written,
+                VerifyScope::Full => Checking::Full,
+            },
+            hold: match self.request.consent {
+                Consent::Given => Hold::None,
+                Consent::Ask(_) | Consent::Refused => Hold::UntilProceed,
+            },
+            window: WINDOW,
+        }
+    }
+
+    fn hello(&self) -> Result<Hello, Failure> {
+        let terms = self.terms();
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(|error| {
+            Failure::new(FailureKind::Internal, format!("no random bytes: {error}"))
+        })?;
+        Ok(Hello {
+            oldest: OLDEST_VERSION,
+            newest: NEWEST_VERSION,
+            run: self.name,
+            size: terms.geometry.size(),
+            purpose: terms.purpose,
+            scope: terms.scope,
+            verify: terms.verify,
+            hold: terms.hold,
+            allow_larger: self.request.allow_larger_target,
+            mode_bits: u16::try_from(self.source.mode_bits() & 0o777).unwrap_or(0o600),
+            seed: u64::from_le_bytes(seed),
+            window: terms.window,
+            identity: self.source.identity().to_bytes(),
+            source: Text::new(&self.request.source.display().to_string()),
+            who: Text::new(&self.request.who),
+        })
+    }
+
+    /// Hashes the source and says the last word on it.
+    fn scan(&self) {
+        let pool = match hashing_pool(self.threads()) {
+            Ok(pool) => pool,
+            Err(failure) => return self.abort(failure),
+        };
+        match hold::scan(&self.request, self.source, self.feed, &pool) {
+            Ok(Some(finish)) => {
+                self.monitor.notice(Notice::Hashed {
+                    root: finish.root,
+                    size: self.source.size(),
+                    elapsed: self.started.elapsed(),
+                });
+                self.feed.finish(finish);
+            }
+            Ok(None) => {}
+            Err(failure) => self.abort(failure),
+        }
+    }
+
+    fn abort(&self, failure: Failure) {
+        if self.feed.aborted().is_none() {
+            self.monitor.notice(Notice::Error {
+                target: None,
+                failure: failure.clone(),
+            });
+        }
+        self.feed.abort(failure);
+    }
+
+    /// The run's own thread: consent, progress, signals, and the end.
+    fn attend(&self, heard: &Receiver<News>, names: &[String]) {
+        let mut ready = vec![false; self.targets.len()];
+        let mut ended = 0;
+        let mut asked = false;
+        let mut told = Instant::now();
+        let mut first_ready: Option<Instant> = None;
+        while ended < self.targets.len() {
+            match heard.recv_timeout(POLL) {
+                Ok(News::Ready(index)) => {
+                    ready[index] = true;
+                    first_ready.get_or_insert_with(Instant::now);
+                }
+                Ok(News::Ended) => ended += 1,
+                Ok(News::Held) | Err(_) => {}
+            }
+            let late = first_ready.is_some_and(|at| at.elapsed() > BARRIER_TIMEOUT);
+            if late || ready.iter().all(|ready| *ready) {
+                self.release_targets(names);
+            }
+            if !asked && consent::all_held_or_over(&self.targets) {
+                asked = consent::settle(self, names);
+            }
+            self.look_after_source();
+            if told.elapsed() >= PROGRESS_EVERY {
+                told = Instant::now();
+                self.tell_progress();
+            }
+        }
+        self.feed.stop();
+    }
+
+    /// Every target has said which place it is, or was waited for.
+    fn release_targets(&self, names: &[String]) {
+        if let Some((one, other)) = self.same_place() {
+            self.abort(
+                Failure::new(
+                    FailureKind::Usage,
+                    format!("{} and {} are the same place", names[one], names[other]),
+                )
+                .hint("name each target once"),
+            );
+        }
+        self.feed.release();
+    }
+
+    fn same_place(&self) -> Option<(usize, usize)> {
+        let places: Vec<Option<Identity>> = self
+            .targets
+            .iter()
+            .map(|target| {
+                let facts = target.facts();
+                let bytes = match &facts.welcome {
+                    Some(welcome) => welcome.identity.clone(),
+                    None => facts.refused_identity.clone(),
+                };
+                Identity::from_bytes(&bytes).ok()
+            })
+            .collect();
+        for (one, first) in places.iter().enumerate() {
+            for (other, second) in places.iter().enumerate().skip(one + 1) {
+                if let (Some(first), Some(second)) = (first, second)
+                    && first.same_place(second)
+                {
+                    return Some((one, other));
+                }
+            }
+        }
+        None
+    }
+
+    /// Ends the run for a signal, for lack of time, or for a lost hold.
+    fn look_after_source(&self) {
+        if self.feed.is_over() {
+            return;
+        }
+        let overdue = self
+            .request
+            .max_duration
+            .is_some_and(|limit| self.started.elapsed() > limit);
+        if overdue {
+            self.cancel.request(Cause::Deadline);
+        }
+        match self.cancel.cause() {
+            Some(Cause::Signal(number)) => self.abort(Failure::new(
+                FailureKind::Signal(number),
+                format!("ended by signal {number}"),
+            )),
+            Some(Cause::Deadline) => self.abort(
+                Failure::new(FailureKind::Deadline, "the time allowed is over")
+                    .hint("run the same command again: it ships only what is missing"),
+            ),
+            None => {}
+        }
+        if let Err(failure) = hold::check(self.source, &self.request) {
+            self.source.release_hold();
+            let writing = self.targets.iter().any(|target| {
+                target.facts().state == Some(lockstep_protocol::VolumeState::Inconsistent)
+            });
+            self.abort(hold::lost(failure, writing));
+        }
+    }
+
+    fn tell_progress(&self) {
+        let size = self.source.size();
+        let targets = self.targets.iter().map(|target| progress(target, size));
+        self.monitor.notice(Notice::Progress {
+            bytes_scanned: self
+                .feed
+                .bytes_scanned
+                .load(std::sync::atomic::Ordering::Relaxed),
+            size,
+            elapsed: self.started.elapsed(),
+            targets: targets.collect(),
+        });
+    }
+
+    fn ending(self, names: &[String]) -> Outcome {
+        outcome(&Ending {
+            run: hex(&self.name),
+            names,
+            targets: &self.targets,
+            feed: self.feed,
+            source: self.source,
+            purpose: self.request.purpose,
+            choice: self.request.snapshot,
+            elapsed: self.started.elapsed().max(Duration::from_micros(1)),
+        })
+    }
+}
+
+fn progress(target: &Target, size: u64) -> TargetProgress {
+    let facts = target.facts();
+    let compared = facts.stats.extents_compared.saturating_mul(EXTENT_SIZE as u64);
+    let all = compared >= size;
+    let phase = match facts.phase.unwrap_or(Phase::Connecting) {
+        Phase::Shipping if all && facts.stats.bytes_written > 0 => Phase::Verifying,
+        phase => phase,
+    };
+    TargetProgress {
+        target: target.index,
+        phase,
+        bytes_compared: compared.min(size),
+        bytes_differing: target.differing.load(std::sync::atomic::Ordering::Relaxed),
+        bytes_written: facts.stats.bytes_written,
+        bytes_verified: facts.stats.bytes_verified,
+        bytes_sent: facts.meter.as_ref().map_or(0, |meter| meter.bytes_sent()),
+        bytes_received: facts.meter.as_ref().map_or(0, |meter| meter.bytes_received()),
+    }
+}

@@ -1,0 +1,227 @@
+//! Answers a want: which pages differ, and their bytes packed for the link.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use lockstep_merkle::{
+    EXTENT_SIZE, Geometry, GroupSet, PAGE_SIZE, PAGES_PER_GROUP, PageSeed, PageSet,
+    is_zero, page_digest,
+};
+use lockstep_protocol::{DataHead, Encoding, Want};
+use lockstep_transport::Bulk;
+use lockstep_volume::{IoBuffer, IoFailure, Volume};
+
+use crate::request::Compression;
+
+/// The level for pages of extents that are only partly different.
+const LEVEL: i32 = 1;
+/// Packed pages must be this much smaller to be worth unpacking.
+const WORTH_NUMERATOR: usize = 15;
+const WORTH_DENOMINATOR: usize = 16;
+/// Most extents shipped as they are before packing is tried again.
+const MAX_SKIPS: u32 = 16;
+
+/// The pages of an extent that a target lacks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Lacking {
+    pub(crate) data: PageSet,
+    pub(crate) zero: PageSet,
+}
+
+impl Lacking {
+    /// Bytes of these pages, the volume's last at its true length.
+    pub(crate) fn bytes(&self, geometry: Geometry, want: &Want) -> u64 {
+        self.data
+            .union(self.zero)
+            .iter()
+            .map(|page| geometry.page_range_in_extent(want.extent, page).len() as u64)
+            .sum()
+    }
+}
+
+/// Reads the source for one target.
+pub(crate) struct Reader<'a> {
+    pub(crate) volume: &'a dyn Volume,
+    pub(crate) geometry: Geometry,
+    pub(crate) seed: PageSeed,
+    pub(crate) bytes_read: &'a AtomicU64,
+}
+
+impl Reader<'_> {
+    /// The wanted groups of the extent, in an extent's buffer, and which of
+    /// their pages the target lacks.
+    pub(crate) fn lacking(
+        &self,
+        want: &Want,
+        mut buffer: IoBuffer,
+    ) -> Result<(IoBuffer, Lacking), IoFailure> {
+        buffer.set_len(self.geometry.extent_len(want.extent));
+        let groups = want.whole.union(want.blank).union(want.paged);
+        for run in groups.runs() {
+            self.read_groups(want, run, &mut buffer)?;
+        }
+        let lacking = self.compare(want, &buffer);
+        Ok((buffer, lacking))
+    }
+
+    fn read_groups(
+        &self,
+        want: &Want,
+        groups: std::ops::Range<usize>,
+        buffer: &mut [u8],
+    ) -> Result<(), IoFailure> {
+        let start = groups.start * PAGES_PER_GROUP * PAGE_SIZE;
+        let end = (groups.end * PAGES_PER_GROUP * PAGE_SIZE).min(buffer.len());
+        let offset = self.geometry.extent_range(want.extent).start + start as u64;
+        let part = &mut buffer[start..end];
+        if self.volume.read_if_cached(offset, part)? {
+            return Ok(());
+        }
+        self.bytes_read
+            .fetch_add(part.len() as u64, Ordering::Relaxed);
+        self.volume.read_at(offset, part)
+    }
+
+    fn compare(&self, want: &Want, buffer: &[u8]) -> Lacking {
+        let mut lacking = Lacking {
+            data: PageSet::default(),
+            zero: PageSet::default(),
+        };
+        let mut digests = want.digests.iter();
+        for (group, how) in self.groups(want) {
+            let first = group * PAGES_PER_GROUP;
+            let pages = self.geometry.pages_in(want.extent);
+            for page in first..(first + PAGES_PER_GROUP).min(pages) {
+                let range = self.geometry.page_range_in_extent(want.extent, page);
+                let bytes = &buffer[range];
+                let same = match how {
+                    How::Whole => false,
+                    How::Blank => is_zero(bytes),
+                    How::Paged => digests.next() == Some(&page_digest(self.seed, bytes)),
+                };
+                match same {
+                    true => {}
+                    false if is_zero(bytes) => lacking.zero.insert(page),
+                    false => lacking.data.insert(page),
+                }
+            }
+        }
+        lacking
+    }
+
+    /// The wanted groups in order, each with how its pages are compared.
+    fn groups(&self, want: &Want) -> impl Iterator<Item = (usize, How)> {
+        let sets = [
+            (want.whole, How::Whole),
+            (want.blank, How::Blank),
+            (want.paged, How::Paged),
+        ];
+        (0..self.geometry.groups_in(want.extent)).filter_map(move |group| {
+            let of = |set: &GroupSet| set.contains(group);
+            sets.iter().find(|(set, _)| of(set)).map(|(_, how)| (group, *how))
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum How {
+    Whole,
+    Blank,
+    Paged,
+}
+
+/// Packs pages, and learns when packing does not pay.
+pub(crate) struct Packer {
+    compression: Compression,
+    compressor: Option<zstd::bulk::Compressor<'static>>,
+    scratch: Vec<u8>,
+    skips: u32,
+    penalty: u32,
+}
+
+impl Packer {
+    pub(crate) fn new(compression: Compression) -> std::io::Result<Packer> {
+        let compressor = match compression {
+            Compression::Off => None,
+            Compression::Auto => Some(zstd::bulk::Compressor::new(LEVEL)?),
+            Compression::Level(level) => Some(zstd::bulk::Compressor::new(level)?),
+        };
+        Ok(Packer {
+            compression,
+            compressor,
+            scratch: Vec::with_capacity(EXTENT_SIZE),
+            skips: 0,
+            penalty: 0,
+        })
+    }
+
+    /// A data frame with the lacking pages of `buffer`.
+    pub(crate) fn pack(
+        &mut self,
+        geometry: Geometry,
+        want: &Want,
+        mut buffer: IoBuffer,
+        lacking: Lacking,
+    ) -> Bulk {
+        let length = gather(geometry, want, &mut buffer, lacking.data);
+        buffer.set_len(length);
+        let packed = self.compress(&buffer);
+        let (encoding, body) = match packed {
+            Some(bytes) => (Encoding::Zstd, bytes),
+            None => (Encoding::Raw, Bytes::from_owner(buffer)),
+        };
+        let head = DataHead {
+            extent: want.extent,
+            data: lacking.data,
+            zero: lacking.zero,
+            encoding,
+        };
+        Bulk::new(Bytes::from(head.encode()), body)
+    }
+
+    fn compress(&mut self, pages: &[u8]) -> Option<Bytes> {
+        let compressor = self.compressor.as_mut()?;
+        if pages.is_empty() {
+            return None;
+        }
+        if self.skips > 0 {
+            self.skips -= 1;
+            return None;
+        }
+        // Room only for what is worth it: zstd stops when it cannot succeed.
+        self.scratch.clear();
+        let room = pages.len() * WORTH_NUMERATOR / WORTH_DENOMINATOR;
+        self.scratch.resize(room, 0);
+        match compressor.compress_to_buffer(pages, self.scratch.as_mut_slice()) {
+            Ok(length) => {
+                self.penalty = 0;
+                Some(Bytes::copy_from_slice(&self.scratch[..length]))
+            }
+            Err(_) => {
+                self.back_off();
+                None
+            }
+        }
+    }
+
+    /// Data that does not shrink mostly comes in stretches.
+    fn back_off(&mut self) {
+        if self.compression == Compression::Auto {
+            self.penalty = (self.penalty * 2).clamp(1, MAX_SKIPS);
+            self.skips = self.penalty;
+        }
+    }
+}
+
+/// Moves the pages of `set` to the front of the extent's buffer, in order;
+/// returns their length.
+fn gather(geometry: Geometry, want: &Want, buffer: &mut IoBuffer, set: PageSet) -> usize {
+    let mut at = 0;
+    for run in set.runs() {
+        let first = geometry.page_range_in_extent(want.extent, run.start);
+        let last = geometry.page_range_in_extent(want.extent, run.end - 1);
+        buffer.copy_within(first.start..last.end, at);
+        at += last.end - first.start;
+    }
+    at
+}

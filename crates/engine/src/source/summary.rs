@@ -1,0 +1,160 @@
+//! What the run amounts to, once every target has ended.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use lockstep_protocol::{Failure, FailureKind, VolumeState};
+use lockstep_volume::{Source, Volume};
+
+use super::drive::{End, Target};
+use super::feed::Feed;
+use super::hold;
+use crate::outcome::{Consistency, Outcome, SourceCounts, TargetOutcome, Verdict};
+use crate::request::{Purpose, Request, SnapshotChoice};
+
+/// All that an outcome is made of.
+pub(super) struct Ending<'a> {
+    pub(super) run: String,
+    pub(super) names: &'a [String],
+    pub(super) targets: &'a [Target],
+    pub(super) feed: &'a Feed,
+    pub(super) source: &'a Source,
+    pub(super) purpose: Purpose,
+    pub(super) choice: SnapshotChoice,
+    pub(super) elapsed: Duration,
+}
+
+/// The outcome of a run whose source was opened.
+pub(super) fn outcome(ending: &Ending<'_>) -> Outcome {
+    let targets: Vec<TargetOutcome> = ending
+        .targets
+        .iter()
+        .zip(ending.names)
+        .map(|(target, name)| one(ending, target, name))
+        .collect();
+    let finish = ending.feed.finished();
+    let held = hold::is_held(ending.source);
+    let proved = finish.is_some_and(|finish| finish.proved);
+    let aborted = ending.feed.aborted();
+    let verdict = whole(&targets);
+    Outcome {
+        run: ending.run.clone(),
+        verdict,
+        error: aborted.filter(|_| verdict == Verdict::Failed),
+        root: finish.map(|finish| finish.root),
+        size: ending.source.size(),
+        elapsed: ending.elapsed,
+        snapshot: match (held, ending.choice) {
+            (false, _) | (_, SnapshotChoice::None) => "none",
+            (true, _) => "exclusive",
+        },
+        consistency: if held && (proved || finish.is_none()) {
+            Consistency::PointInTime
+        } else {
+            Consistency::Fuzzy
+        },
+        source: SourceCounts {
+            bytes_read: ending.feed.bytes_read.load(Ordering::Relaxed),
+            bytes_hashed: ending.feed.bytes_scanned.load(Ordering::Relaxed),
+        },
+        targets,
+    }
+}
+
+/// The outcome of a run that never got as far as its targets.
+pub(super) fn unopened(
+    request: &Request,
+    run: String,
+    failure: Failure,
+    started: Instant,
+) -> Outcome {
+    let untouched = |name: &String| TargetOutcome {
+        target: name.clone(),
+        verdict: Verdict::Failed,
+        state: VolumeState::Unknown,
+        bytes_differing: 0,
+        bytes_written: 0,
+        bytes_sent: 0,
+        bytes_received: 0,
+        elapsed: Duration::ZERO,
+        transport: None,
+        error: Some(failure.clone()),
+    };
+    Outcome {
+        run,
+        verdict: Verdict::Failed,
+        root: None,
+        size: 0,
+        elapsed: started.elapsed(),
+        snapshot: "none",
+        consistency: Consistency::Fuzzy,
+        source: SourceCounts::default(),
+        targets: request
+            .targets
+            .iter()
+            .map(|target| untouched(&target.name))
+            .collect(),
+        error: Some(failure),
+    }
+}
+
+fn one(ending: &Ending<'_>, target: &Target, name: &str) -> TargetOutcome {
+    let facts = target.facts();
+    let differing = target.differing.load(Ordering::Relaxed);
+    let resizes = facts.welcome.as_ref().is_some_and(|welcome| {
+        welcome.present_size.is_some_and(|size| size != ending.source.size())
+            && welcome.plan == lockstep_protocol::Plan::Resize
+    }) || facts
+        .welcome
+        .as_ref()
+        .is_some_and(|welcome| welcome.present_size.is_none());
+    let (verdict, state, error) = match &facts.end {
+        Some(End::Verified(state)) => (Verdict::Ok, *state, None),
+        Some(End::Compared) => {
+            let different = differing > 0 || resizes;
+            let standing = facts
+                .welcome
+                .as_ref()
+                .map_or(VolumeState::Unknown, |welcome| welcome.standing);
+            let verdict = if different { Verdict::Different } else { Verdict::Ok };
+            (verdict, standing, None)
+        }
+        Some(End::Failed(failure, state)) => (Verdict::Failed, *state, Some(failure.clone())),
+        None => (
+            Verdict::Failed,
+            VolumeState::Unknown,
+            Some(Failure::new(FailureKind::Internal, "the target has no end")),
+        ),
+    };
+    TargetOutcome {
+        target: name.to_owned(),
+        verdict,
+        state,
+        bytes_differing: differing,
+        bytes_written: match ending.purpose {
+            Purpose::Sync => facts.stats.bytes_written,
+            Purpose::Compare => 0,
+        },
+        bytes_sent: facts.meter.as_ref().map_or(0, |meter| meter.bytes_sent()),
+        bytes_received: facts.meter.as_ref().map_or(0, |meter| meter.bytes_received()),
+        elapsed: facts.elapsed,
+        transport: facts.transport,
+        error,
+    }
+}
+
+fn whole(targets: &[TargetOutcome]) -> Verdict {
+    let failed = targets
+        .iter()
+        .filter(|target| target.verdict == Verdict::Failed)
+        .count();
+    let different = targets
+        .iter()
+        .any(|target| target.verdict == Verdict::Different);
+    match failed {
+        0 if different => Verdict::Different,
+        0 => Verdict::Ok,
+        some if some == targets.len() => Verdict::Failed,
+        _ => Verdict::Partial,
+    }
+}
