@@ -1,0 +1,384 @@
+//! What `sync` and `diff` have in common: their options, the request made of them, and the run.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use lockstep_engine::{
+    Cancel, Compression, Consent, LocalTarget, MIN_MEMORY, Outcome, Purpose, Request, Scope,
+    ServeOptions, SnapshotChoice, TargetSpec, VerifyScope, run as run_engine,
+};
+use lockstep_protocol::{Failure, FailureKind};
+use lockstep_volume::{IoEngine, probe_uring};
+
+use super::Context;
+use crate::events::{RunNames, Summary};
+use crate::failure::{chain, usage};
+use crate::listener::{Listener, RangeList};
+use crate::output::Output;
+use crate::place;
+use crate::progress::{Choice, Progress};
+use crate::remote::{Reach, RemoteTarget, TransportChoice};
+use crate::report::{self, Place};
+use crate::signals::{self, Reaction};
+use crate::target::Target;
+use crate::units;
+
+/// Most threads that hash: what the engine takes.
+pub(super) const MAX_THREADS: usize = 256;
+/// Most data connections of one target: what the transport takes.
+const MAX_CONNECTIONS: u64 = 16;
+
+/// Options of verbs that read a source and reach targets.
+#[derive(Args, Debug)]
+pub(super) struct RunOptions {
+    /// Remote shell, with its options, that starts lockstep on a target's machine
+    #[arg(
+        short = 'e',
+        long,
+        value_name = "CMD",
+        default_value = "ssh",
+        env = "LOCKSTEP_RSH"
+    )]
+    rsh: String,
+    /// lockstep on the far side
+    #[arg(
+        long,
+        value_name = "PROG",
+        default_value = "lockstep",
+        env = "LOCKSTEP_REMOTE_PATH"
+    )]
+    remote_path: String,
+    /// What carries the data to another machine: auto falls back from QUIC to the remote shell's pipe
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WAY",
+        default_value = "auto",
+        env = "LOCKSTEP_TRANSPORT"
+    )]
+    transport: TransportChoice,
+    /// QUIC connections that carry data to each target, 1 to 16
+    #[arg(long, value_name = "N", env = "LOCKSTEP_CONNECTIONS",
+          value_parser = clap::value_parser!(u64).range(1..=MAX_CONNECTIONS))]
+    connections: Option<u64>,
+    /// How the source is kept from changing: auto and exclusive hold it, none takes what is there
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = "auto",
+        env = "LOCKSTEP_SNAPSHOT"
+    )]
+    snapshot: String,
+    /// How disks are read and written
+    #[arg(
+        long,
+        value_enum,
+        value_name = "ENGINE",
+        default_value = "auto",
+        env = "LOCKSTEP_IO"
+    )]
+    io: IoChoice,
+    /// Bytes of buffers, at each end
+    #[arg(long, value_name = "SIZE", default_value = "128M", env = "LOCKSTEP_MEMORY", value_parser = memory)]
+    memory: u64,
+    /// Threads that hash, at each end [default: one for each core]
+    #[arg(long, value_name = "N", env = "LOCKSTEP_THREADS",
+          value_parser = clap::value_parser!(u64).range(1..=MAX_THREADS as u64))]
+    threads: Option<u64>,
+    /// Bytes a second on the link, such as 5M or 5MB/s, for all targets together
+    #[arg(long, value_name = "RATE", env = "LOCKSTEP_LIMIT_RATE", value_parser = units::parse_rate)]
+    limit_rate: Option<u64>,
+    /// Give up after this time, such as 90s, 15m or 1h30m
+    #[arg(long, value_name = "TIME", env = "LOCKSTEP_MAX_DURATION", value_parser = units::parse_time)]
+    max_duration: Option<Duration>,
+    /// Take block devices that are larger than the source; only their first bytes are made equal
+    #[arg(long)]
+    allow_larger_target: bool,
+    /// How far the run is: bars on a terminal, else lines
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        default_value = "auto",
+        env = "LOCKSTEP_PROGRESS"
+    )]
+    progress: Choice,
+}
+
+/// `--io`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(super) enum IoChoice {
+    Auto,
+    Uring,
+    Threads,
+}
+
+/// What only one of the two verbs lets the user choose.
+pub(super) struct Job {
+    pub(super) purpose: Purpose,
+    pub(super) scope: Scope,
+    pub(super) verify: VerifyScope,
+    pub(super) compression: Compression,
+    pub(super) consent: ConsentFrom,
+    pub(super) ranges: RangeList,
+    pub(super) report: Place,
+}
+
+/// Makes the run's consent once its cancellation is known.
+pub(super) type ConsentFrom = Box<dyn Fn(&Arc<Output>, &Arc<Cancel>) -> Consent>;
+
+/// Checks the arguments, runs the engine, and tells how it ended.
+pub(super) fn run(
+    source: &OsStr,
+    targets: &[&OsStr],
+    options: &RunOptions,
+    job: Job,
+    context: &Context,
+) -> Result<u8, Failure> {
+    let snapshot = snapshot_choice(&options.snapshot)?;
+    let source = place::source(source)?;
+    let targets = place::targets(targets)?;
+    let reach = options.reach()?;
+    let io = options.io.engine(&context.output);
+    let names: Vec<String> = targets.iter().map(Target::to_string).collect();
+    let specs = options.specs(targets, &reach, io, context)?;
+
+    let output = &context.output;
+    let cancel = Arc::new(Cancel::new());
+    let choice = match context.quiet {
+        true => Choice::None,
+        false => options.progress,
+    };
+    let progress = Arc::new(Progress::new(choice, names.clone(), Arc::clone(output)));
+    let on_usr1 = Arc::clone(&progress);
+    signals::watch(
+        Reaction::Cancel(Arc::clone(&cancel)),
+        Arc::clone(output),
+        move || on_usr1.line_now(),
+    )?;
+    let dry_run = job.purpose == Purpose::Compare;
+    let run_names = RunNames {
+        source: source.display().to_string(),
+        targets: names,
+        dry_run,
+    };
+    let listener = Listener::new(
+        run_names,
+        job.ranges,
+        Arc::clone(&progress),
+        Arc::clone(output),
+    );
+    let request = Request {
+        source,
+        targets: specs,
+        purpose: job.purpose,
+        snapshot,
+        scope: job.scope,
+        verify: job.verify,
+        compression: job.compression,
+        io,
+        limit_rate: options.limit_rate,
+        memory: options.memory,
+        threads: options.threads(),
+        consent: (job.consent)(output, &cancel),
+        allow_larger_target: options.allow_larger_target,
+        max_duration: options.max_duration,
+        scratch: scratch_folder(),
+        who: who(),
+    };
+    let outcome = run_engine(request, Arc::new(listener), cancel);
+    progress.clear();
+    Ok(tell(&outcome, job.purpose, job.report, output))
+}
+
+fn tell(outcome: &Outcome, purpose: Purpose, place: Place, output: &Output) -> u8 {
+    report::report(outcome, purpose, place, output);
+    output.summary(Summary::of_run(outcome, purpose == Purpose::Compare));
+    outcome.exit_code()
+}
+
+impl RunOptions {
+    fn reach(&self) -> Result<Reach, Failure> {
+        Reach::new(
+            &self.rsh,
+            &self.remote_path,
+            self.transport,
+            self.connections
+                .and_then(|connections| usize::try_from(connections).ok()),
+        )
+    }
+
+    fn threads(&self) -> usize {
+        self.threads
+            .and_then(|threads| usize::try_from(threads).ok())
+            .unwrap_or_else(default_threads)
+    }
+
+    fn specs(
+        &self,
+        targets: Vec<Target>,
+        reach: &Reach,
+        io: IoEngine,
+        context: &Context,
+    ) -> Result<Vec<TargetSpec>, Failure> {
+        targets
+            .into_iter()
+            .map(|target| {
+                Ok(TargetSpec {
+                    name: target.to_string(),
+                    connect: match target {
+                        Target::Local(path) => {
+                            Box::new(LocalTarget(self.local_options(path, io, context)?))
+                        }
+                        Target::Remote(remote) => Box::new(RemoteTarget {
+                            remote,
+                            reach: reach.clone(),
+                            state_dir: context.state_dir.clone(),
+                            who: who(),
+                            memory: self.memory,
+                            threads: self.threads,
+                            uring: io == IoEngine::Uring,
+                        }),
+                    },
+                })
+            })
+            .collect()
+    }
+
+    fn local_options(
+        &self,
+        path: PathBuf,
+        io: IoEngine,
+        context: &Context,
+    ) -> Result<ServeOptions, Failure> {
+        Ok(ServeOptions {
+            path,
+            state_dir: state_dir(context.state_dir.as_deref())?,
+            who: who(),
+            memory: self.memory,
+            threads: self.threads(),
+            io,
+        })
+    }
+}
+
+impl IoChoice {
+    /// The engine to use; io_uring that the kernel forbids is said, and threads do the work.
+    pub(super) fn engine(self, output: &Output) -> IoEngine {
+        if self != IoChoice::Uring {
+            return IoEngine::Threads;
+        }
+        match probe_uring() {
+            Ok(()) => IoEngine::Uring,
+            Err(why) => {
+                output.warn(&format!(
+                    "io_uring cannot be used, threads read instead: {why}"
+                ));
+                IoEngine::Threads
+            }
+        }
+    }
+}
+
+/// The state directory of this machine.
+pub(super) fn state_dir(explicit: Option<&Path>) -> Result<PathBuf, Failure> {
+    lockstep_ledger::state_dir(explicit.map(Path::to_owned)).map_err(|error| {
+        Failure::new(FailureKind::Io, chain(&error)).hint("name a writable folder with --state-dir")
+    })
+}
+
+/// Threads where nothing is said: one for each core.
+pub(super) fn default_threads() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MAX_THREADS)
+}
+
+/// Providers that later versions may have are told apart from mistakes.
+fn snapshot_choice(text: &str) -> Result<SnapshotChoice, Failure> {
+    let accepted = "this version accepts auto, exclusive and none";
+    match text {
+        "auto" => Ok(SnapshotChoice::Auto),
+        "exclusive" => Ok(SnapshotChoice::Exclusive),
+        "none" => Ok(SnapshotChoice::None),
+        "reflink" | "btrfs" | "lvm" | "zfs" => Err(usage(format!(
+            "--snapshot {text} is not supported yet; {accepted}"
+        ))),
+        _ if text.starts_with("exec:") => Err(usage(format!(
+            "--snapshot exec:PROG is not supported yet; {accepted}"
+        ))),
+        _ => Err(usage(format!(
+            "--snapshot `{text}` is not known; {accepted}"
+        ))),
+    }
+}
+
+fn memory(text: &str) -> Result<u64, String> {
+    let bytes = units::parse_size(text).map_err(|error| error.to_string())?;
+    if bytes < MIN_MEMORY {
+        return Err(format!(
+            "at least {} are needed",
+            units::volume_size(MIN_MEMORY)
+        ));
+    }
+    Ok(bytes)
+}
+
+/// A place on a disk where there is one: the tree of a large volume must not fill the memory.
+fn scratch_folder() -> PathBuf {
+    const ON_DISK: &str = "/var/tmp";
+    match std::env::var_os("TMPDIR") {
+        Some(folder) if !folder.is_empty() => PathBuf::from(folder),
+        _ if Path::new(ON_DISK).is_dir() => PathBuf::from(ON_DISK),
+        _ => std::env::temp_dir(),
+    }
+}
+
+/// Who asks for the run, as `USER@HOST`, for the ledgers.
+fn who() -> String {
+    const MAX_NAME: usize = 64;
+    let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let user = variable("SUDO_USER")
+        .or_else(|| variable("USER"))
+        .or_else(|| variable("LOGNAME"))
+        .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
+    let system = rustix::system::uname();
+    let host = system.nodename().to_string_lossy();
+    let plain = |text: &str| -> String {
+        text.chars()
+            .filter(|c| !c.is_control())
+            .take(MAX_NAME)
+            .collect()
+    };
+    format!("{}@{}", plain(&user), plain(&host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{memory, snapshot_choice};
+    use lockstep_engine::SnapshotChoice;
+    use lockstep_protocol::FailureKind;
+
+    #[test]
+    fn snapshots_that_are_not_there_yet_are_said_to_be() {
+        assert_eq!(snapshot_choice("auto").unwrap(), SnapshotChoice::Auto);
+        for text in ["reflink", "btrfs", "lvm", "zfs", "exec:/bin/x", "bogus", ""] {
+            let failure = snapshot_choice(text).unwrap_err();
+            assert_eq!(failure.kind, FailureKind::Usage);
+            assert!(
+                failure.message.contains("auto, exclusive and none"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn too_little_memory_is_refused() {
+        assert_eq!(memory("128M"), Ok(128 << 20));
+        assert!(memory("15M").is_err());
+        assert!(memory("lots").is_err());
+    }
+}

@@ -1,0 +1,350 @@
+//! A target on another machine: lockstep is started there over a remote shell.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lockstep_engine::{Connect, Connected};
+use lockstep_protocol::{Failure, FailureKind};
+use lockstep_transport::quic::QuicOptions;
+use lockstep_transport::remote::{self, DialRequest, Policy, RemoteError};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{chain, usage};
+use crate::rsh;
+use crate::target::Remote;
+
+/// What both sides say they are; the protocol's own version is the transport's affair.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long the remote shell may take to start lockstep where nobody can type a password.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same where the shell may ask for a password or whether a host key is right.
+const START_TIMEOUT_ATTENDED: Duration = Duration::from_secs(300);
+
+/// Most bytes of a path on the wire: Linux's `PATH_MAX`.
+const MAX_PATH_BYTES: usize = 4096;
+/// Most bytes of the text that names who asks.
+const MAX_WHO_BYTES: usize = 256;
+/// Most threads that the far side is asked for.
+const MAX_THREADS: u64 = 256;
+
+/// `--transport`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum TransportChoice {
+    Auto,
+    Quic,
+    Ssh,
+}
+
+/// How far sides are started and spoken to.
+#[derive(Clone)]
+pub(crate) struct Reach {
+    shell: Vec<String>,
+    program: String,
+    transport: TransportChoice,
+    connections: Option<usize>,
+}
+
+/// One target on another machine.
+pub(crate) struct RemoteTarget {
+    pub(crate) remote: Remote,
+    pub(crate) reach: Reach,
+    /// Only what the user named: otherwise the far side knows better.
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) who: String,
+    pub(crate) memory: u64,
+    pub(crate) threads: Option<u64>,
+    pub(crate) uring: bool,
+}
+
+/// What the far side is told to do.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Errand {
+    pub(crate) path: PathBuf,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) who: String,
+    /// Bytes of buffers.
+    pub(crate) memory: u64,
+    /// Threads that hash; one for each core where nothing is said.
+    pub(crate) threads: Option<usize>,
+    /// io_uring, where the kernel there lets it be used.
+    pub(crate) uring: bool,
+}
+
+/// An errand on the wire. Paths are hexadecimal, since JSON has no place for bytes that are not
+/// UTF-8.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    path: String,
+    state_dir: Option<String>,
+    who: String,
+    memory: u64,
+    threads: Option<u64>,
+    uring: bool,
+}
+
+impl Reach {
+    /// # Errors
+    /// The remote shell or the program names no command.
+    pub(crate) fn new(
+        shell: &str,
+        program: &str,
+        transport: TransportChoice,
+        connections: Option<usize>,
+    ) -> Result<Reach, Failure> {
+        let shell = rsh::split(shell).map_err(|error| {
+            usage(error.to_string()).hint("name a command as for rsync, such as -e 'ssh -p 2222'")
+        })?;
+        if program.is_empty() {
+            return Err(usage("--remote-path is empty"));
+        }
+        Ok(Reach {
+            shell,
+            program: program.to_owned(),
+            transport,
+            connections,
+        })
+    }
+
+    /// The whole command that starts the far side.
+    fn command(&self, remote: &Remote) -> Vec<OsString> {
+        self.shell
+            .iter()
+            .map(String::as_str)
+            .chain([remote.login().as_str(), &self.program, "remote-target"])
+            .map(OsString::from)
+            .collect()
+    }
+
+    fn quic(&self) -> QuicOptions {
+        let default = QuicOptions::default();
+        QuicOptions {
+            connections: self.connections.unwrap_or(default.connections),
+            ..default
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        match self.transport {
+            TransportChoice::Auto => Policy::Auto,
+            TransportChoice::Quic => Policy::Quic,
+            TransportChoice::Ssh => Policy::Ssh,
+        }
+    }
+}
+
+impl RemoteTarget {
+    fn errand(&self) -> Errand {
+        Errand {
+            path: self.remote.path.clone(),
+            state_dir: self.state_dir.clone(),
+            who: self.who.clone(),
+            memory: self.memory,
+            threads: self
+                .threads
+                .and_then(|threads| usize::try_from(threads).ok()),
+            uring: self.uring,
+        }
+    }
+}
+
+impl Connect for RemoteTarget {
+    fn connect(self: Box<Self>) -> Result<Connected, Failure> {
+        let payload = self.errand().encode().map_err(usage)?;
+        let dialed = remote::dial(DialRequest {
+            argv: self.reach.command(&self.remote),
+            host: self.remote.host.clone(),
+            payload,
+            policy: self.reach.policy(),
+            quic: self.reach.quic(),
+            app_version: VERSION.to_owned(),
+            start_timeout: start_timeout(),
+        })
+        .map_err(|error| unreached(&error))?;
+        tracing::info!(host = %self.remote.host, version = %dialed.far_version, "far side started");
+        Ok(Connected {
+            link: dialed.link,
+            warning: dialed.warning,
+            lifeline: Box::new(dialed.child),
+        })
+    }
+}
+
+fn start_timeout() -> Duration {
+    match io::stdin().is_terminal() {
+        true => START_TIMEOUT_ATTENDED,
+        false => START_TIMEOUT,
+    }
+}
+
+/// What stands in the way of a far side, and what to do about it.
+fn unreached(error: &RemoteError) -> Failure {
+    let (kind, hint) = match error {
+        RemoteError::UnknownHost { .. } => (
+            FailureKind::Temporary,
+            "check the host's name, then run the same command again",
+        ),
+        RemoteError::Unreachable { .. } | RemoteError::TimedOut { .. } => (
+            FailureKind::Temporary,
+            "try the same remote shell by hand, then run the same command again",
+        ),
+        RemoteError::QuicRequired { .. } => (
+            FailureKind::Temporary,
+            "open UDP to that host, or let --transport auto use the remote shell's pipe",
+        ),
+        RemoteError::AuthRefused { .. } => (
+            FailureKind::Auth,
+            "log in once by hand with the same remote shell and user",
+        ),
+        RemoteError::NoProgram { .. } => (
+            FailureKind::Usage,
+            "install lockstep there, or say with --remote-path where it is",
+        ),
+        RemoteError::WrongProgram { .. } => {
+            (FailureKind::Usage, "let --remote-path name lockstep itself")
+        }
+        RemoteError::ShellMissing { .. } => (
+            FailureKind::Usage,
+            "let -e name a remote shell that is installed here",
+        ),
+        // Both sides have to change for these; the messages say how.
+        RemoteError::VersionMismatch { .. } | RemoteError::Request { .. } => {
+            (FailureKind::Usage, "")
+        }
+    };
+    Failure::new(kind, chain(error)).hint(hint)
+}
+
+impl Errand {
+    /// The errand as bytes; says why it cannot be sent.
+    fn encode(&self) -> Result<Vec<u8>, String> {
+        let wire = Wire {
+            path: hex(&self.path)?,
+            state_dir: self.state_dir.as_deref().map(hex).transpose()?,
+            who: self.who.clone(),
+            memory: self.memory,
+            threads: self.threads.and_then(|threads| u64::try_from(threads).ok()),
+            uring: self.uring,
+        };
+        serde_json::to_vec(&wire).map_err(|error| error.to_string())
+    }
+
+    /// The errand that the near side sent; every field is bounded.
+    pub(crate) fn decode(payload: &[u8]) -> Result<Errand, String> {
+        let wire: Wire = serde_json::from_slice(payload)
+            .map_err(|error| format!("the near side's errand cannot be read: {error}"))?;
+        if wire.who.len() > MAX_WHO_BYTES {
+            return Err("the near side's name is too long".to_owned());
+        }
+        let threads = wire.threads.map(|threads| threads.clamp(1, MAX_THREADS));
+        Ok(Errand {
+            path: unhex(&wire.path)?,
+            state_dir: wire.state_dir.as_deref().map(unhex).transpose()?,
+            who: wire.who,
+            memory: wire.memory,
+            threads: threads.and_then(|threads| usize::try_from(threads).ok()),
+            uring: wire.uring,
+        })
+    }
+}
+
+fn hex(path: &Path) -> Result<String, String> {
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() > MAX_PATH_BYTES {
+        return Err(format!("a path is longer than {MAX_PATH_BYTES} bytes"));
+    }
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn unhex(text: &str) -> Result<PathBuf, String> {
+    let bad = || "the near side sent a path that is none".to_owned();
+    if text.is_empty() || text.len() > 2 * MAX_PATH_BYTES || !text.len().is_multiple_of(2) {
+        return Err(bad());
+    }
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
+    let bytes = text
+        .as_bytes()
+        .chunks_exact(2)
+        .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
+        .collect::<Option<Vec<u8>>>()
+        .ok_or_else(bad)?;
+    match bytes.contains(&0) {
+        true => Err(bad()),
+        false => Ok(PathBuf::from(OsString::from_vec(bytes))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Errand, Reach, TransportChoice};
+    use crate::target::Target;
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStringExt;
+    use std::path::PathBuf;
+
+    #[test]
+    fn the_far_side_is_started_as_rsync_starts_its_own() {
+        let reach =
+            Reach::new("ssh -p 2222", "/opt/lockstep", TransportChoice::Auto, None).unwrap();
+        let Ok(Target::Remote(remote)) = Target::parse(OsStr::new("me@[::1]:/x")) else {
+            panic!("a remote target");
+        };
+        assert_eq!(
+            reach.command(&remote),
+            [
+                "ssh",
+                "-p",
+                "2222",
+                "me@::1",
+                "/opt/lockstep",
+                "remote-target"
+            ]
+        );
+    }
+
+    #[test]
+    fn errands_that_are_none_are_refused() {
+        for payload in [
+            "",
+            "{}",
+            r#"{"path":"","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
+            r#"{"path":"2f0","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
+            r#"{"path":"2f00","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
+            r#"{"path":"zz","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
+            r#"{"path":"2f61","state_dir":null,"who":"","memory":0,"threads":null,"uring":false,"x":1}"#,
+        ] {
+            assert!(Errand::decode(payload.as_bytes()).is_err(), "{payload}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn errands_come_back(
+            path in proptest::collection::vec(1u8.., 1..4096),
+            who in "[a-z]{0,20}",
+            memory in any::<u64>(),
+            threads in proptest::option::of(1usize..=256),
+        ) {
+            let errand = Errand {
+                path: PathBuf::from(OsString::from_vec(path)),
+                state_dir: Some("/s".into()),
+                who,
+                memory,
+                threads,
+                uring: true,
+            };
+            let payload = errand.encode().expect("it is short enough");
+            assert!(payload.len() < 32 * 1024);
+            prop_assert_eq!(Errand::decode(&payload), Ok(errand));
+        }
+    }
+}
