@@ -19,6 +19,15 @@ pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
 
 /// A source that could not be opened.
 pub(crate) fn source_unopened(error: &OpenError) -> Failure {
+    let failure = unopened(error);
+    Failure {
+        message: format!("source: {}", failure.message),
+        ..failure
+    }
+}
+
+/// A volume that could not be opened for reading.
+pub(crate) fn unopened(error: &OpenError) -> Failure {
     let kind = match error.kind() {
         OpenErrorKind::Missing | OpenErrorKind::NotAVolume | OpenErrorKind::MissingFolder => {
             FailureKind::Usage
@@ -29,7 +38,7 @@ pub(crate) fn source_unopened(error: &OpenError) -> Failure {
         OpenErrorKind::Io => FailureKind::Io,
         _ => FailureKind::Preflight,
     };
-    Failure::new(kind, format!("source: {}", sentence(error))).hint(error.hint())
+    Failure::new(kind, sentence(error)).hint(error.hint())
 }
 
 /// A target that could not be opened; nothing of it was touched.

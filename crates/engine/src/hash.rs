@@ -7,7 +7,7 @@ use lockstep_merkle::{CvTable, Geometry, GroupIndex, Root, fold};
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_volume::{Hold, IoEngine, MappedCvs, Volume, open_source_with};
 
-use crate::failures::{sentence, source_unopened, volume_failed};
+use crate::failures::{sentence, unopened, volume_failed};
 use crate::scan::{Scan, ScanFrom};
 
 /// Hashes a file or block device; the root is what `b3sum` prints. `progress`
@@ -21,7 +21,7 @@ pub fn hash_volume(
     io: IoEngine,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(Root, u64), Failure> {
-    let volume = open_source_with(path, Hold::None, io).map_err(|error| source_unopened(&error))?;
+    let volume = open_source_with(path, Hold::None, io).map_err(|error| unopened(&error))?;
     let geometry = Geometry::new(volume.size());
     let table = MappedCvs::new(geometry.group_count(), &std::env::temp_dir())
         .map_err(|error| Failure::new(FailureKind::Io, sentence(&error)))?;

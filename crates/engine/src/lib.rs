@@ -35,8 +35,8 @@ pub use local::LocalTarget;
 pub use monitor::{Monitor, Notice, Phase, TargetProgress};
 pub use outcome::{Consistency, Outcome, SourceCounts, TargetOutcome, Verdict};
 pub use request::{
-    Compression, Connect, Connected, Consent, PlanLine, Purpose, Request, Scope, SnapshotChoice,
-    TargetSpec, VerifyScope,
+    Compression, Connect, Connected, Consent, PlanLine, Purpose, Question, Request, Scope,
+    SnapshotChoice, TargetSpec, VerifyScope,
 };
 pub use source::run;
 pub use target::{ServeOptions, serve};

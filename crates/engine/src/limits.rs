@@ -10,16 +10,17 @@ pub const DEFAULT_MEMORY: u64 = 128 << 20;
 pub(crate) const MIN_TARGET_BUFFERS: usize = 8;
 /// Most threads that hash.
 pub(crate) const MAX_THREADS: usize = 256;
-/// Most threads that ship to one target, apply at it, or read it back.
+/// Most threads that ship to one target.
 pub(crate) const MAX_LANE_THREADS: usize = 4;
-/// Threads that read back from one target's medium: enough to keep several
-/// requests in a disk's queue, whatever the number of cores.
-pub(crate) const CHECK_THREADS: usize = 3;
+/// Threads that write to one target, and that read it back: enough to keep
+/// several requests in a disk's queue, whatever the number of cores.
+pub(crate) const APPLY_THREADS: usize = 6;
+pub(crate) const CHECK_THREADS: usize = 6;
 /// Extents read ahead of the scan when the volume is not in memory.
 pub(crate) const PREFETCH_EXTENTS: u64 = 8;
 /// Written bytes that one flush makes durable, so that reading back overlaps
 /// writing; also 256 extents when they hold less.
-pub(crate) const FLUSH_EVERY: u64 = 256 << 20;
+pub(crate) const FLUSH_EVERY: u64 = 64 << 20;
 /// Wants unanswered at once, per target.
 pub(crate) const WINDOW: u16 = 32;
 /// How long a target waits for the source's first word.
@@ -32,6 +33,9 @@ pub(crate) const BARRIER_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often waiting threads look whether the run has ended.
 pub(crate) const POLL: Duration = Duration::from_millis(100);
+/// How often threads that wait for the other end look whether the run has
+/// ended: it bounds what a run takes beyond its work.
+pub(crate) const LINK_POLL: Duration = Duration::from_millis(10);
 /// How often progress is told.
 pub(crate) const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How often a target tells the source how far it is.

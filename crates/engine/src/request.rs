@@ -69,12 +69,15 @@ pub struct PlanLine {
     pub resized_from: Option<u64>,
 }
 
+/// Shows what will be overwritten; `true` agrees.
+pub type Question = Box<dyn Fn(&[PlanLine]) -> bool + Send + Sync>;
+
 /// Who may agree to the overwriting of existing, differing targets.
 pub enum Consent {
     /// It has been given beforehand (`--yes`).
     Given,
     /// Ask this; `true` goes on. Called at most once in a run.
-    Ask(Box<dyn Fn(&[PlanLine]) -> bool + Send + Sync>),
+    Ask(Question),
     /// Nobody can be asked: fail with `NotConfirmed`.
     Refused,
 }

@@ -4,11 +4,18 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lockstep_merkle::{
-    EXTENT_SIZE, ExtentCvs, ExtentIndex, Geometry, extent_cvs, zero_extent_cvs,
+    Cv, EXTENT_SIZE, ExtentIndex, GROUP_SIZE, GROUPS_PER_EXTENT, Geometry, GroupIndex, group_cv,
+    zero_group_cv,
 };
-use lockstep_volume::{BufferPool, IoFailure, Volume};
+use lockstep_volume::{BufferPool, IoBuffer, IoFailure, Volume};
 
 use crate::limits::PREFETCH_EXTENTS;
+
+/// Bytes that are read and hashed at once: through the page cache as much as
+/// stays in a core's own cache between the two, from the medium as much as
+/// keeps a disk busy.
+const CACHED_PIECE: usize = 256 << 10;
+const MEDIUM_PIECE: usize = EXTENT_SIZE;
 
 /// Where the bytes of a scan come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,7 +45,7 @@ impl Scan<'_> {
         &self,
         pool: &rayon::ThreadPool,
         stop: &(dyn Fn() -> bool + Sync),
-        each: &(dyn Fn(ExtentIndex, &ExtentCvs) + Sync),
+        each: &(dyn Fn(ExtentIndex, &[Cv]) + Sync),
     ) -> Result<(), IoFailure> {
         self.volume.advise_sequential();
         let next = AtomicU64::new(0);
@@ -60,23 +67,51 @@ impl Scan<'_> {
         &self,
         next: &AtomicU64,
         buffers: &BufferPool,
-        each: &(dyn Fn(ExtentIndex, &ExtentCvs) + Sync),
+        each: &(dyn Fn(ExtentIndex, &[Cv]) + Sync),
         stop: &dyn Fn() -> bool,
     ) -> Result<(), IoFailure> {
-        let mut reader = ExtentReader::new(self);
+        let mut reader = PieceReader::new(self);
         let mut buffer = buffers.take();
+        let piece = match self.from {
+            ScanFrom::Cache => CACHED_PIECE,
+            ScanFrom::Medium => MEDIUM_PIECE,
+        };
+        let mut cvs = [Cv::from_bytes([0; 32]); GROUPS_PER_EXTENT];
         loop {
             let extent = ExtentIndex(next.fetch_add(1, Ordering::Relaxed));
             if extent.0 >= self.geometry.extent_count() || stop() {
                 return Ok(());
             }
-            buffer.set_len(self.geometry.extent_len(extent));
-            let cvs = match reader.read(extent, &mut buffer)? {
-                Content::Hole => zero_extent_cvs(self.geometry, extent),
-                Content::Data => extent_cvs(self.geometry, extent, &buffer),
-            };
-            each(extent, &cvs);
+            let cvs = &mut cvs[..self.geometry.groups_in(extent)];
+            let first = self.geometry.groups_of(extent).start;
+            let step = piece / GROUP_SIZE;
+            for (index, cvs) in cvs.chunks_mut(step).enumerate() {
+                let group = GroupIndex(first + (index * step) as u64);
+                self.hash(&mut reader, group, cvs, &mut buffer)?;
+            }
+            each(extent, cvs);
         }
+    }
+
+    /// The chaining values of the groups from `first` on.
+    fn hash(
+        &self,
+        reader: &mut PieceReader<'_>,
+        first: GroupIndex,
+        cvs: &mut [Cv],
+        buffer: &mut IoBuffer,
+    ) -> Result<(), IoFailure> {
+        let last = GroupIndex(first.0 + cvs.len() as u64 - 1);
+        let range = self.geometry.group_range(first).start..self.geometry.group_range(last).end;
+        buffer.set_len(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
+        let content = reader.read(&range, buffer)?;
+        for ((group, cv), bytes) in (first.0..).zip(cvs).zip(buffer.chunks(GROUP_SIZE)) {
+            *cv = match content {
+                Content::Hole => zero_group_cv(self.geometry, GroupIndex(group)),
+                Content::Data => group_cv(self.geometry, GroupIndex(group), bytes),
+            };
+        }
+        Ok(())
     }
 }
 
@@ -85,24 +120,23 @@ enum Content {
     Data,
 }
 
-/// Reads extents in rising order, remembering where the next data is.
-struct ExtentReader<'a> {
+/// Reads pieces in rising order, remembering where the next data is.
+struct PieceReader<'a> {
     scan: &'a Scan<'a>,
     data: Range<u64>,
     ended: bool,
 }
 
-impl<'a> ExtentReader<'a> {
-    fn new(scan: &'a Scan<'a>) -> ExtentReader<'a> {
-        ExtentReader {
+impl<'a> PieceReader<'a> {
+    fn new(scan: &'a Scan<'a>) -> PieceReader<'a> {
+        PieceReader {
             scan,
             data: 0..0,
             ended: false,
         }
     }
 
-    fn read(&mut self, extent: ExtentIndex, buffer: &mut [u8]) -> Result<Content, IoFailure> {
-        let range = self.scan.geometry.extent_range(extent);
+    fn read(&mut self, range: &Range<u64>, buffer: &mut [u8]) -> Result<Content, IoFailure> {
         let mut data = self.next_data(range.start)?;
         if data.start >= range.end {
             return Ok(Content::Hole);
@@ -112,7 +146,7 @@ impl<'a> ExtentReader<'a> {
         }
         while data.start < range.end {
             let part = data.start.max(range.start)..data.end.min(range.end);
-            self.read_part(extent, &part, within(buffer, &range, &part))?;
+            self.read_part(&part, within(buffer, range, &part))?;
             if part.end == range.end {
                 break;
             }
@@ -136,12 +170,7 @@ impl<'a> ExtentReader<'a> {
         Ok(self.data.start.max(from)..self.data.end)
     }
 
-    fn read_part(
-        &self,
-        extent: ExtentIndex,
-        part: &Range<u64>,
-        buffer: &mut [u8],
-    ) -> Result<(), IoFailure> {
+    fn read_part(&self, part: &Range<u64>, buffer: &mut [u8]) -> Result<(), IoFailure> {
         let scan = self.scan;
         scan.bytes_read
             .fetch_add(part.end - part.start, Ordering::Relaxed);
@@ -151,19 +180,17 @@ impl<'a> ExtentReader<'a> {
                 if scan.volume.read_if_cached(part.start, buffer)? {
                     return Ok(());
                 }
-                self.prefetch(extent);
+                self.prefetch(part.start);
                 scan.volume.read_at(part.start, buffer)
             }
         }
     }
 
-    fn prefetch(&self, extent: ExtentIndex) {
-        let ahead = ExtentIndex(extent.0 + PREFETCH_EXTENTS);
-        if ahead.0 < self.scan.geometry.extent_count() {
-            self.scan
-                .volume
-                .will_need(self.scan.geometry.extent_range(ahead));
-        }
+    /// Each piece has the one a few extents on fetched.
+    fn prefetch(&self, from: u64) {
+        let ahead = from + PREFETCH_EXTENTS * EXTENT_SIZE as u64;
+        let end = (ahead + CACHED_PIECE as u64).min(self.scan.geometry.size());
+        self.scan.volume.will_need(ahead.min(end)..end);
     }
 }
 

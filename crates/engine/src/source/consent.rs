@@ -27,8 +27,9 @@ pub(super) fn all_held_or_over(targets: &[Target]) -> bool {
     held
 }
 
-/// Asks once for all; lets the targets go on, or ends the run. Always `true`:
-/// the question is settled.
+/// Asks once for all; lets the targets go on, or ends the run, unless a signal
+/// came meanwhile, which ends it by itself. Always `true`: the question is
+/// settled.
 pub(super) fn settle(run: &Run<'_>, names: &[String]) -> bool {
     let held: Vec<&Target> = run
         .targets
@@ -47,7 +48,7 @@ pub(super) fn settle(run: &Run<'_>, names: &[String]) -> bool {
         };
     if agreed {
         held.iter().for_each(|target| target.proceed());
-    } else {
+    } else if run.cancel.cause().is_none() {
         run.abort(refusal(&run.request.consent, &lines));
     }
     true
@@ -76,7 +77,9 @@ fn refusal(consent: &Consent, lines: &[PlanLine]) -> Failure {
     let targets: Vec<&str> = lines.iter().map(|line| line.target.as_str()).collect();
     let what = format!("{} would be overwritten", targets.join(", "));
     let failure = match consent {
-        Consent::Ask(_) => Failure::new(FailureKind::NotConfirmed, format!("{what}: not confirmed")),
+        Consent::Ask(_) => {
+            Failure::new(FailureKind::NotConfirmed, format!("{what}: not confirmed"))
+        }
         _ => Failure::new(
             FailureKind::NotConfirmed,
             format!("{what}, and there is no terminal to ask on"),

@@ -11,17 +11,17 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use lockstep_merkle::{EXTENT_SIZE, ExtentIndex, Geometry, GroupIndex, PageSeed, PageSet};
 use lockstep_protocol::limits::MAX_WINDOW;
 use lockstep_protocol::{
-    Failure, FailureKind, Hello, Hold, Purpose, Served, SourceFrame, SourceSession, Stats, TargetFrame, Terms,
-    VolumeState, Want, Welcome,
+    Failure, FailureKind, Hello, Hold, Purpose, Served, SourceFrame, SourceSession, Stats,
+    TargetFrame, Terms, VolumeState, Want, Welcome,
 };
-use lockstep_transport::{Link, LinkError, LinkSender, Meter};
+use lockstep_transport::{Link, LinkError, LinkSender, Meter, Via};
 use lockstep_volume::{BufferPool, Volume};
 
 use super::feed::Feed;
 use super::ship::{Lacking, Packer, Reader};
 use super::throttle::Throttle;
 use crate::failures::{link_broke, volume_failed};
-use crate::limits::{LAST_WORD_TIMEOUT, POLL, WELCOME_TIMEOUT};
+use crate::limits::{LAST_WORD_TIMEOUT, LINK_POLL, POLL, WELCOME_TIMEOUT};
 use crate::monitor::{Monitor, Notice, Phase};
 use crate::request::{Compression, Connect};
 
@@ -105,8 +105,7 @@ impl Target {
 
     /// Whether bytes of the target may have been overwritten.
     fn may_be_written(&self) -> bool {
-        self.shipped.load(Ordering::SeqCst)
-            || self.facts().state == Some(VolumeState::Inconsistent)
+        self.shipped.load(Ordering::SeqCst) || self.facts().state == Some(VolumeState::Inconsistent)
     }
 
     /// The state to report when the target could not tell its own.
@@ -205,6 +204,7 @@ fn converse(common: &Common<'_>, target: &Target, link: &Link) -> End {
         session: &session,
         sender: &link.sender,
         pool: &pool,
+        via: link.via,
         quit: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
@@ -246,6 +246,7 @@ struct Lane<'a> {
     session: &'a Mutex<SourceSession>,
     sender: &'a LinkSender,
     pool: &'a BufferPool,
+    via: Via,
     quit: AtomicBool,
     failure: Mutex<Option<Failure>>,
 }
@@ -282,7 +283,7 @@ impl Lane<'_> {
         let mut seen = 0;
         let mut done = false;
         while !self.quits() && !done {
-            let found = self.common.feed.wait_beyond(seen, POLL);
+            let found = self.common.feed.wait_beyond(seen, LINK_POLL);
             let next = self.session().next_digests(found.groups);
             if let Some(range) = next {
                 seen = range.end;
@@ -316,14 +317,14 @@ impl Lane<'_> {
                     }
                     done = true;
                 } else {
-                    std::thread::sleep(POLL);
+                    std::thread::sleep(LINK_POLL);
                 }
             }
         }
     }
 
     fn ship(&self, orders: &Receiver<Order>) {
-        let mut packer = match Packer::new(self.common.compression) {
+        let mut packer = match Packer::new(self.common.compression, self.via) {
             Ok(packer) => packer,
             Err(error) => {
                 return self.fail(Failure::new(FailureKind::Internal, error.to_string()));
@@ -340,6 +341,7 @@ impl Lane<'_> {
     }
 
     fn answer(&self, packer: &mut Packer, order: &Order) -> Result<(), Failure> {
+        let begun = Instant::now();
         let common = self.common;
         let reader = Reader {
             volume: common.volume,
@@ -363,9 +365,12 @@ impl Lane<'_> {
             self.send(&SourceFrame::Counted { extent })
         } else {
             let bulk = packer.pack(common.terms.geometry, &order.want, buffer, lacking);
+            let packed = Instant::now();
             common.throttle.take(bulk.len(), &|| self.quits());
             self.target.shipped.store(true, Ordering::SeqCst);
-            self.sender.bulk(bulk)
+            let sent = self.sender.bulk(bulk);
+            packer.waited(packed.elapsed(), begun.elapsed());
+            sent
         };
         // The listener hears of a broken link and says so.
         let _ = sent;
@@ -525,8 +530,7 @@ impl Lane<'_> {
         if !welcome.has_medium {
             self.common.monitor.notice(Notice::Warning {
                 target: Some(self.target.index),
-                message: "the target is in memory: there is no medium to read back from"
-                    .to_owned(),
+                message: "the target is in memory: there is no medium to read back from".to_owned(),
             });
         }
         tell(self.common, News::Ready(self.target.index));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lockstep_merkle::{Cv, CvTable, ExtentCvs, ExtentIndex, Geometry, GroupIndex, Root};
+use lockstep_merkle::{Cv, CvTable, ExtentIndex, Geometry, GroupIndex, Root};
 use lockstep_protocol::Failure;
 
 /// The source's last word: its root, and whether it is proved unchanged.
@@ -59,7 +59,7 @@ impl Feed {
     }
 
     /// An extent is hashed.
-    pub(crate) fn scanned(&self, extent: ExtentIndex, cvs: &ExtentCvs) {
+    pub(crate) fn scanned(&self, extent: ExtentIndex, cvs: &[Cv]) {
         for (group, cv) in self.geometry.groups_of(extent).zip(cvs.iter()) {
             self.tree.set(GroupIndex(group), *cv);
         }

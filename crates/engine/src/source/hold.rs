@@ -112,11 +112,7 @@ fn prove(
 
 /// Reads everything again: what is equal both times was so in between, at the
 /// instant when the first reading ended.
-fn reads_the_same(
-    source: &Source,
-    feed: &Feed,
-    pool: &rayon::ThreadPool,
-) -> Result<bool, Failure> {
+fn reads_the_same(source: &Source, feed: &Feed, pool: &rayon::ThreadPool) -> Result<bool, Failure> {
     let same = AtomicBool::new(true);
     let again = AtomicU64::new(0);
     let scan = Scan {

@@ -9,6 +9,7 @@ mod summary;
 mod throttle;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -50,7 +51,9 @@ pub fn run(request: Request, monitor: Arc<dyn Monitor>, cancel: Arc<Cancel>) -> 
         Ok((source, feed))
     });
     match opened {
-        Ok((source, feed)) => Run::new(request, &source, &feed, &*monitor, &cancel, name, started).go(),
+        Ok((source, feed)) => {
+            Run::new(request, &source, &feed, &*monitor, &cancel, name, started).go()
+        }
         Err(failure) => {
             monitor.notice(Notice::Error {
                 target: None,
@@ -63,8 +66,9 @@ pub fn run(request: Request, monitor: Arc<dyn Monitor>, cancel: Arc<Cancel>) -> 
 
 fn run_name() -> Result<[u8; 16], Failure> {
     let mut name = [0; 16];
-    getrandom::fill(&mut name)
-        .map_err(|error| Failure::new(FailureKind::Internal, format!("no random bytes: {error}")))?;
+    getrandom::fill(&mut name).map_err(|error| {
+        Failure::new(FailureKind::Internal, format!("no random bytes: {error}"))
+    })?;
     Ok(name)
 }
 
@@ -176,7 +180,11 @@ impl<'a> Run<'a> {
         let compares = self.request.purpose == Purpose::Compare;
         Terms {
             geometry: self.feed.geometry(),
-            purpose: if compares { Terming::Compare } else { Terming::Sync },
+            purpose: if compares {
+                Terming::Compare
+            } else {
+                Terming::Sync
+            },
             scope: match self.request.scope {
                 Scope::Everything if !compares => Shipping::Everything,
                 _ => Shipping::Differences,
@@ -355,10 +363,7 @@ impl<'a> Run<'a> {
         let size = self.source.size();
         let targets = self.targets.iter().map(|target| progress(target, size));
         self.monitor.notice(Notice::Progress {
-            bytes_scanned: self
-                .feed
-                .bytes_scanned
-                .load(std::sync::atomic::Ordering::Relaxed),
+            bytes_scanned: self.feed.bytes_scanned.load(Ordering::Relaxed),
             size,
             elapsed: self.started.elapsed(),
             targets: targets.collect(),
@@ -381,20 +386,27 @@ impl<'a> Run<'a> {
 
 fn progress(target: &Target, size: u64) -> TargetProgress {
     let facts = target.facts();
-    let compared = facts.stats.extents_compared.saturating_mul(EXTENT_SIZE as u64);
+    let compared = facts
+        .stats
+        .extents_compared
+        .saturating_mul(EXTENT_SIZE as u64);
     let all = compared >= size;
+    let differing = target.differing.load(Ordering::Relaxed);
     let phase = match facts.phase.unwrap_or(Phase::Connecting) {
-        Phase::Shipping if all && facts.stats.bytes_written > 0 => Phase::Verifying,
+        Phase::Shipping if all && facts.stats.bytes_written >= differing => Phase::Verifying,
         phase => phase,
     };
     TargetProgress {
         target: target.index,
         phase,
         bytes_compared: compared.min(size),
-        bytes_differing: target.differing.load(std::sync::atomic::Ordering::Relaxed),
+        bytes_differing: differing,
         bytes_written: facts.stats.bytes_written,
         bytes_verified: facts.stats.bytes_verified,
         bytes_sent: facts.meter.as_ref().map_or(0, |meter| meter.bytes_sent()),
-        bytes_received: facts.meter.as_ref().map_or(0, |meter| meter.bytes_received()),
+        bytes_received: facts
+            .meter
+            .as_ref()
+            .map_or(0, |meter| meter.bytes_received()),
     }
 }

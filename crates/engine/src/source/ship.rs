@@ -1,20 +1,26 @@
 //! Answers a want: which pages differ, and their bytes packed for the link.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use lockstep_merkle::{
-    EXTENT_SIZE, Geometry, GroupSet, PAGE_SIZE, PAGES_PER_GROUP, PageSeed, PageSet,
-    is_zero, page_digest,
+    EXTENT_SIZE, Geometry, GroupSet, PAGE_SIZE, PAGES_PER_GROUP, PageSeed, PageSet, is_zero,
+    page_digest,
 };
 use lockstep_protocol::{DataHead, Encoding, Want};
-use lockstep_transport::Bulk;
+use lockstep_transport::{Bulk, Via};
 use lockstep_volume::{IoBuffer, IoFailure, Volume};
 
 use crate::request::Compression;
 
-/// The level for pages of extents that are only partly different.
-const LEVEL: i32 = 1;
+/// The level while the link waits for the packing: hardly dearer than copying.
+const FAST_LEVEL: i32 = -3;
+/// The level while the packing waits for the link.
+const SMALL_LEVEL: i32 = 1;
+/// Of the time of the last frames, the part spent waiting for the link, in
+/// 1/256, above which the link is what holds the run back.
+const LINK_BOUND: u64 = 96;
 /// Packed pages must be this much smaller to be worth unpacking.
 const WORTH_NUMERATOR: usize = 15;
 const WORTH_DENOMINATOR: usize = 16;
@@ -118,7 +124,9 @@ impl Reader<'_> {
         ];
         (0..self.geometry.groups_in(want.extent)).filter_map(move |group| {
             let of = |set: &GroupSet| set.contains(group);
-            sets.iter().find(|(set, _)| of(set)).map(|(_, how)| (group, *how))
+            sets.iter()
+                .find(|(set, _)| of(set))
+                .map(|(_, how)| (group, *how))
         })
     }
 }
@@ -130,29 +138,44 @@ enum How {
     Paged,
 }
 
-/// Packs pages, and learns when packing does not pay.
+/// Packs pages, and learns what packing pays: nothing on a link in memory, a
+/// fast level where the processor holds the run back, a better one where the
+/// link does, nothing for data that does not shrink.
 pub(crate) struct Packer {
-    compression: Compression,
-    compressor: Option<zstd::bulk::Compressor<'static>>,
+    adapts: bool,
+    fast: Option<zstd::bulk::Compressor<'static>>,
+    small: Option<zstd::bulk::Compressor<'static>>,
     scratch: Vec<u8>,
     skips: u32,
     penalty: u32,
+    waits: u64,
 }
 
 impl Packer {
-    pub(crate) fn new(compression: Compression) -> std::io::Result<Packer> {
-        let compressor = match compression {
-            Compression::Off => None,
-            Compression::Auto => Some(zstd::bulk::Compressor::new(LEVEL)?),
-            Compression::Level(level) => Some(zstd::bulk::Compressor::new(level)?),
+    pub(crate) fn new(compression: Compression, via: Via) -> std::io::Result<Packer> {
+        let level = zstd::bulk::Compressor::new;
+        let (fast, small) = match compression {
+            Compression::Off => (None, None),
+            Compression::Auto if via == Via::Memory => (None, None),
+            Compression::Auto => (Some(level(FAST_LEVEL)?), Some(level(SMALL_LEVEL)?)),
+            Compression::Level(chosen) => (Some(level(chosen)?), None),
         };
         Ok(Packer {
-            compression,
-            compressor,
+            adapts: compression == Compression::Auto,
+            fast,
+            small,
             scratch: Vec::with_capacity(EXTENT_SIZE),
             skips: 0,
             penalty: 0,
+            waits: 0,
         })
+    }
+
+    /// Of the time since the last frame, this much was spent on the link.
+    pub(crate) fn waited(&mut self, waiting: Duration, whole: Duration) {
+        let part = waiting.as_micros() * 256 / whole.as_micros().max(1);
+        let part = u64::try_from(part).unwrap_or(256).min(256);
+        self.waits = (self.waits * 7 + part) / 8;
     }
 
     /// A data frame with the lacking pages of `buffer`.
@@ -180,7 +203,10 @@ impl Packer {
     }
 
     fn compress(&mut self, pages: &[u8]) -> Option<Bytes> {
-        let compressor = self.compressor.as_mut()?;
+        let compressor = match self.small.as_mut() {
+            Some(small) if self.waits >= LINK_BOUND => small,
+            _ => self.fast.as_mut()?,
+        };
         if pages.is_empty() {
             return None;
         }
@@ -206,7 +232,7 @@ impl Packer {
 
     /// Data that does not shrink mostly comes in stretches.
     fn back_off(&mut self) {
-        if self.compression == Compression::Auto {
+        if self.adapts {
             self.penalty = (self.penalty * 2).clamp(1, MAX_SKIPS);
             self.skips = self.penalty;
         }

@@ -102,7 +102,9 @@ fn one(ending: &Ending<'_>, target: &Target, name: &str) -> TargetOutcome {
     let facts = target.facts();
     let differing = target.differing.load(Ordering::Relaxed);
     let resizes = facts.welcome.as_ref().is_some_and(|welcome| {
-        welcome.present_size.is_some_and(|size| size != ending.source.size())
+        welcome
+            .present_size
+            .is_some_and(|size| size != ending.source.size())
             && welcome.plan == lockstep_protocol::Plan::Resize
     }) || facts
         .welcome
@@ -116,7 +118,11 @@ fn one(ending: &Ending<'_>, target: &Target, name: &str) -> TargetOutcome {
                 .welcome
                 .as_ref()
                 .map_or(VolumeState::Unknown, |welcome| welcome.standing);
-            let verdict = if different { Verdict::Different } else { Verdict::Ok };
+            let verdict = if different {
+                Verdict::Different
+            } else {
+                Verdict::Ok
+            };
             (verdict, standing, None)
         }
         Some(End::Failed(failure, state)) => (Verdict::Failed, *state, Some(failure.clone())),
@@ -136,7 +142,10 @@ fn one(ending: &Ending<'_>, target: &Target, name: &str) -> TargetOutcome {
             Purpose::Compare => 0,
         },
         bytes_sent: facts.meter.as_ref().map_or(0, |meter| meter.bytes_sent()),
-        bytes_received: facts.meter.as_ref().map_or(0, |meter| meter.bytes_received()),
+        bytes_received: facts
+            .meter
+            .as_ref()
+            .map_or(0, |meter| meter.bytes_received()),
         elapsed: facts.elapsed,
         transport: facts.transport,
         error,
