@@ -19,8 +19,9 @@ pub(crate) const CHECK_THREADS: usize = 6;
 /// Extents read ahead of the scan when the volume is not in memory.
 pub(crate) const PREFETCH_EXTENTS: u64 = 8;
 /// Written bytes that one flush makes durable, so that reading back overlaps
-/// writing; also 256 extents when they hold less.
+/// writing. A new file's flush commits its allocations too and is dearer.
 pub(crate) const FLUSH_EVERY: u64 = 64 << 20;
+pub(crate) const FLUSH_NEW_EVERY: u64 = 256 << 20;
 /// Wants unanswered at once, per target.
 pub(crate) const WINDOW: u16 = 32;
 /// How long a target waits for the source's first word.

@@ -19,8 +19,11 @@ const FAST_LEVEL: i32 = -3;
 /// The level while the packing waits for the link.
 const SMALL_LEVEL: i32 = 1;
 /// Of the time of the last frames, the part spent waiting for the link, in
-/// 1/256, above which the link is what holds the run back.
-const LINK_BOUND: u64 = 96;
+/// 1/256: below the first, extents that are shipped whole are not packed, as
+/// sending them costs the processors less; above the second, the link is all
+/// that holds the run back, and smaller is better than faster.
+const PACKS_WHOLE: u64 = 128;
+const PACKS_SMALL: u64 = 208;
 /// Packed pages must be this much smaller to be worth unpacking.
 const WORTH_NUMERATOR: usize = 15;
 const WORTH_DENOMINATOR: usize = 16;
@@ -203,13 +206,14 @@ impl Packer {
     }
 
     fn compress(&mut self, pages: &[u8]) -> Option<Bytes> {
-        let compressor = match self.small.as_mut() {
-            Some(small) if self.waits >= LINK_BOUND => small,
-            _ => self.fast.as_mut()?,
-        };
-        if pages.is_empty() {
+        let whole = pages.len() > EXTENT_SIZE / 2;
+        if pages.is_empty() || (self.adapts && whole && self.waits < PACKS_WHOLE) {
             return None;
         }
+        let compressor = match self.small.as_mut() {
+            Some(small) if self.waits >= PACKS_SMALL => small,
+            _ => self.fast.as_mut()?,
+        };
         if self.skips > 0 {
             self.skips -= 1;
             return None;
