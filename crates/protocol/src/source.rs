@@ -192,6 +192,12 @@ impl SourceSession {
             && self.groups_sent == self.terms.geometry.group_count()
     }
 
+    /// Whether `Done` has been sent.
+    #[must_use]
+    pub fn has_finished(&self) -> bool {
+        self.done.is_some()
+    }
+
     /// `Done` is being sent with this root.
     pub fn finished(&mut self, root: Root) {
         self.done = Some(root);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use lockstep_protocol::{Failure, FailureKind, Plan};
 
 use super::Run;
-use super::drive::Target;
+use super::target::Target;
 use crate::monitor::Phase;
 use crate::request::{Consent, PlanLine};
 

@@ -1,24 +1,23 @@
 //! One target of a run, from its connection to its end, on threads of its own.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use lockstep_merkle::{EXTENT_SIZE, ExtentIndex, Geometry, GroupIndex, PageSeed, PageSet};
+use lockstep_merkle::{EXTENT_SIZE, GroupIndex, PageSeed};
 use lockstep_protocol::limits::MAX_WINDOW;
 use lockstep_protocol::{
     Failure, FailureKind, Hello, Hold, Purpose, Served, SourceFrame, SourceSession, Stats,
     TargetFrame, Terms, VolumeState, Want, Welcome,
 };
-use lockstep_transport::{Link, LinkError, LinkSender, Meter, Via};
+use lockstep_transport::{Link, LinkError, LinkSender, Via};
 use lockstep_volume::{BufferPool, Volume};
 
-use super::feed::Feed;
+use super::feed::{Feed, Found};
 use super::ship::{Lacking, Packer, Reader};
+use super::target::{End, News, Target};
 use super::throttle::Throttle;
 use crate::failures::{link_broke, volume_failed};
 use crate::limits::{LAST_WORD_TIMEOUT, LINK_POLL, POLL, WELCOME_TIMEOUT};
@@ -37,106 +36,6 @@ pub(crate) struct Common<'a> {
     pub(crate) throttle: &'a Throttle,
     pub(crate) monitor: &'a dyn Monitor,
     pub(crate) news: Sender<News>,
-}
-
-/// What the run hears from its targets.
-pub(crate) enum News {
-    /// Open and fit, or not, with its identity.
-    Ready(usize),
-    /// Compared, waiting for agreement.
-    Held,
-    /// Over.
-    Ended,
-}
-
-/// How one target's session ended.
-#[derive(Clone, Debug)]
-pub(crate) enum End {
-    Verified(VolumeState),
-    Compared,
-    Failed(Failure, VolumeState),
-}
-
-/// What is known of one target while it is driven; read by the run's thread.
-pub(crate) struct Target {
-    pub(crate) index: usize,
-    pub(crate) started: Instant,
-    facts: Mutex<Facts>,
-    shipped: AtomicBool,
-    proceed: AtomicBool,
-    pub(crate) differing: AtomicU64,
-}
-
-/// The parts that change seldom.
-#[derive(Default)]
-pub(crate) struct Facts {
-    pub(crate) phase: Option<Phase>,
-    pub(crate) welcome: Option<Welcome>,
-    pub(crate) refused_identity: Vec<u8>,
-    pub(crate) state: Option<VolumeState>,
-    pub(crate) stats: Stats,
-    pub(crate) transport: Option<&'static str>,
-    pub(crate) meter: Option<Meter>,
-    pub(crate) end: Option<End>,
-    pub(crate) elapsed: Duration,
-    lacking: BTreeMap<u64, PageSet>,
-}
-
-impl Target {
-    pub(crate) fn new(index: usize) -> Target {
-        Target {
-            index,
-            started: Instant::now(),
-            facts: Mutex::default(),
-            shipped: AtomicBool::new(false),
-            proceed: AtomicBool::new(false),
-            differing: AtomicU64::new(0),
-        }
-    }
-
-    pub(crate) fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Agreement came: the session may go on to writing.
-    pub(crate) fn proceed(&self) {
-        self.proceed.store(true, Ordering::SeqCst);
-    }
-
-    /// Whether bytes of the target may have been overwritten.
-    fn may_be_written(&self) -> bool {
-        self.shipped.load(Ordering::SeqCst) || self.facts().state == Some(VolumeState::Inconsistent)
-    }
-
-    /// The state to report when the target could not tell its own.
-    fn supposed_state(&self) -> VolumeState {
-        let facts = self.facts();
-        let standing = facts.welcome.as_ref().map(|welcome| welcome.standing);
-        drop(facts);
-        if self.may_be_written() {
-            VolumeState::Inconsistent
-        } else {
-            standing.unwrap_or(VolumeState::Unknown)
-        }
-    }
-
-    /// Differing byte ranges found by a comparison, merged.
-    pub(crate) fn ranges(&self, geometry: Geometry) -> Vec<Range<u64>> {
-        let mut merged: Vec<Range<u64>> = Vec::new();
-        for (extent, pages) in &self.facts().lacking {
-            let extent = ExtentIndex(*extent);
-            let start = geometry.extent_range(extent).start;
-            for run in pages.runs() {
-                let first = geometry.page_range_in_extent(extent, run.start).start as u64;
-                let end = geometry.page_range_in_extent(extent, run.end - 1).end as u64;
-                match merged.last_mut() {
-                    Some(last) if last.end == start + first => last.end = start + end,
-                    _ => merged.push(start + first..start + end),
-                }
-            }
-        }
-        merged
-    }
 }
 
 /// Drives one target to its end; never panics on what it does.
@@ -281,46 +180,41 @@ impl Lane<'_> {
     /// link ends this thread; the listener hears of it too.
     fn feed(&self) {
         let mut seen = 0;
-        let mut done = false;
-        while !self.quits() && !done {
+        while !self.quits() {
             let found = self.common.feed.wait_beyond(seen, LINK_POLL);
-            let next = self.session().next_digests(found.groups);
-            if let Some(range) = next {
-                seen = range.end;
-                let cvs = range
-                    .clone()
-                    .map(|group| self.common.feed.cv(GroupIndex(group)))
-                    .collect();
-                let frame = SourceFrame::Digests {
-                    first: GroupIndex(range.start),
-                    cvs,
-                };
-                if self.send(&frame).is_err() {
-                    return;
-                }
-            } else if let Some(finish) = found.finish {
-                let due = {
-                    let mut session = self.session();
-                    let due = session.may_finish();
-                    if due {
-                        session.finished(finish.root);
-                    }
-                    due
-                };
-                if due {
-                    let frame = SourceFrame::Done {
-                        root: finish.root,
-                        proved: finish.proved,
-                    };
-                    if self.send(&frame).is_err() {
-                        return;
-                    }
-                    done = true;
-                } else {
+            let sent = match self.next_frame(&mut seen, &found) {
+                Some(frame) => self.send(&frame).is_ok(),
+                // The target has not welcomed us, or waits for agreement.
+                None => {
                     std::thread::sleep(LINK_POLL);
+                    true
                 }
+            };
+            if !sent || self.session().has_finished() {
+                return;
             }
         }
+    }
+
+    /// What follows what the target has been told until now.
+    fn next_frame(&self, seen: &mut u64, found: &Found) -> Option<SourceFrame> {
+        let mut session = self.session();
+        if let Some(range) = session.next_digests(found.groups) {
+            *seen = range.end;
+            let cvs = range
+                .clone()
+                .map(|group| self.common.feed.cv(GroupIndex(group)));
+            return Some(SourceFrame::Digests {
+                first: GroupIndex(range.start),
+                cvs: cvs.collect(),
+            });
+        }
+        let finish = found.finish.filter(|_| session.may_finish())?;
+        session.finished(finish.root);
+        Some(SourceFrame::Done {
+            root: finish.root,
+            proved: finish.proved,
+        })
     }
 
     fn ship(&self, orders: &Receiver<Order>) {

@@ -6,6 +6,7 @@ mod feed;
 mod hold;
 mod ship;
 mod summary;
+mod target;
 mod throttle;
 
 use std::sync::Arc;
@@ -21,9 +22,10 @@ use lockstep_protocol::{
 };
 use lockstep_volume::{Identity, MappedCvs, Source, Volume};
 
-use self::drive::{Common, News, Target};
+use self::drive::Common;
 use self::feed::Feed;
 use self::summary::{Ending, outcome, unopened};
+use self::target::{News, Target};
 use self::throttle::Throttle;
 use crate::cancel::{Cancel, Cause};
 use crate::failures::sentence;

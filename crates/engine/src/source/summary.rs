@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use lockstep_protocol::{Failure, FailureKind, VolumeState};
 use lockstep_volume::{Source, Volume};
 
-use super::drive::{End, Target};
 use super::feed::Feed;
 use super::hold;
+use super::target::{End, Target};
 use crate::outcome::{Consistency, Outcome, SourceCounts, TargetOutcome, Verdict};
 use crate::request::{Purpose, Request, SnapshotChoice};
 
