@@ -1,0 +1,17 @@
+//! Acceptance: what the program promises, on volumes, disks, shells and wires as they are in use.
+//! What it says of itself is never the judge: `cmp`, `b3sum` and `tools/differing` are.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod devices;
+mod docs;
+mod judge;
+mod kill;
+mod lab;
+mod remote;
+mod several;
+#[expect(dead_code, reason = "the tests of the command line need more of it")]
+#[path = "../cli/stand.rs"]
+mod stand;
+mod sync;
+mod wire;
+mod writers;
