@@ -1,0 +1,145 @@
+//! The end of a target's run: proved and marked, or given up safely.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use lockstep_ledger::{Proof, ProofLevel};
+use lockstep_merkle::Root;
+use lockstep_protocol::{
+    Failure, FailureKind, Plan, Stats, TargetFrame, TargetSession, VolumeState,
+};
+
+use super::work::Work;
+use crate::cancel::{Cancel, Cause};
+use crate::failures::{sentence, target_unopened};
+use crate::limits::STATS_EVERY;
+
+/// A good end.
+pub(super) enum Finished {
+    /// Compared only; nothing to mark.
+    Compared,
+    /// Equal to the source, with the ledger's word.
+    Proved { root: Root, state: VolumeState },
+}
+
+/// Tells progress until every extent is settled, or the run is over.
+pub(super) fn wait(work: &Work<'_>, cancel: &Cancel) -> Result<(), Failure> {
+    let mut told = Instant::now();
+    let mut last = Stats::default();
+    loop {
+        let (compared, settled, stats) = work.wait_for_turn(look);
+        if let Some(failure) = work.failure() {
+            return Err(failure);
+        }
+        if work.is_over() {
+            return Ok(());
+        }
+        if let Some(cause) = cancel.cause() {
+            return Err(cancelled(cause));
+        }
+        // A broken link is found by the thread that listens to it.
+        if compared {
+            let _ = work
+                .sender
+                .control(Bytes::from(TargetFrame::Compared(stats).encode()));
+        }
+        if settled {
+            return Ok(());
+        }
+        if told.elapsed() >= STATS_EVERY && stats != last {
+            told = Instant::now();
+            last = stats;
+            let _ = work
+                .sender
+                .control(Bytes::from(TargetFrame::Progress(stats).encode()));
+        }
+    }
+}
+
+fn look(session: &mut TargetSession) -> (bool, bool, Stats) {
+    let compared = session.announce_compared();
+    (compared, session.settled().is_some(), session.stats())
+}
+
+fn cancelled(cause: Cause) -> Failure {
+    match cause {
+        Cause::Signal(number) => Failure::new(
+            FailureKind::Signal(number),
+            format!("the target's side was ended by signal {number}"),
+        ),
+        Cause::Deadline => Failure::new(FailureKind::Deadline, "the time allowed is over"),
+    }
+}
+
+/// Proves the whole and marks it; every thread but this one has ended.
+pub(super) fn mark(work: &Work<'_>) -> Result<Finished, Failure> {
+    if work.compares() {
+        return Ok(Finished::Compared);
+    }
+    let (root, proved) = work.session().settled().ok_or_else(|| {
+        Failure::new(
+            FailureKind::Internal,
+            "ended before every extent was proved",
+        )
+    })?;
+    let own = work
+        .session()
+        .own_root()
+        .map_err(|error| Failure::new(FailureKind::Internal, sentence(&error)))?;
+    let size = work.geometry.size();
+    let proof = Proof::new(*own.as_bytes(), *root.as_bytes(), size, ProofLevel::Full)
+        .map_err(|error| Failure::new(FailureKind::Mismatch, sentence(&error)))?;
+    if work.plan != Plan::Keep {
+        // Its size, or its name, changes even if none of its bytes do.
+        work.begin_overwrite()?;
+    }
+    work.volume
+        .flush()
+        .map_err(|error| work.disk_failed(&error))?;
+    let identity = work
+        .volume
+        .seal()
+        .map_err(|error| target_unopened(&error))?;
+    if !proved {
+        return Err(unproved());
+    }
+    let written = work.stats().bytes_written;
+    work.marks().consistent(&identity, proof, written)?;
+    Ok(Finished::Proved {
+        root,
+        state: VolumeState::Consistent,
+    })
+}
+
+fn unproved() -> Failure {
+    Failure::new(
+        FailureKind::Mismatch,
+        "the source may have changed while it was read: the target holds what was read, which nobody can call one instant",
+    )
+    .hint("stop the writer and run the same command without --snapshot none")
+}
+
+/// Gives up: what may have changed stays `inconsistent`, or becomes `failed`
+/// when the disk did. Returns the failure as the source is to hear it.
+pub(super) fn give_up(work: &Work<'_>, failure: Failure) -> (Failure, VolumeState) {
+    let mut failure = failure;
+    if work.is_writing() && !work.disk_has_failed() {
+        // Resuming is cheaper when what was written has reached the medium.
+        if let Err(error) = work.volume.flush() {
+            failure = work.disk_failed(&error);
+        }
+    }
+    if work.disk_is_full() && matches!(work.plan, Plan::Create | Plan::Resume) {
+        work.volume.discard_partial();
+        work.marks().give_up(None);
+        failure.kind = FailureKind::Temporary;
+        failure.hint =
+            "make room, then run the same command again; the unfinished file was removed"
+                .to_owned();
+        return (failure, VolumeState::Inconsistent);
+    }
+    let broken = work.disk_has_failed() && !work.disk_is_full();
+    let reason = broken.then_some(failure.message.as_str());
+    let state = work.marks().give_up(reason).unwrap_or(work.standing);
+    (failure, state)
+}

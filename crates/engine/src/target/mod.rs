@@ -1,0 +1,212 @@
+//! A target's whole part of a run.
+//!
+//! | thread | does |
+//! | --- | --- |
+//! | `hear` | frames from the source into the session |
+//! | scan pool | own chaining values, unless everything is shipped anyway |
+//! | `want` | asks for what differs |
+//! | `apply` × n | checks arriving pages against the promise, then writes them |
+//! | `flush` | makes stretches of writes durable |
+//! | `check` × n | reads them back from the medium |
+//! | the caller's | tells progress, and finishes: root, flush, seal, mark |
+
+mod apply;
+mod check;
+mod finish;
+mod mark;
+mod open;
+mod place;
+#[cfg(test)]
+mod tests;
+mod want;
+mod work;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstep_protocol::{Failure, FailureKind, Hello, SourceFrame, TargetFrame, VolumeState};
+use lockstep_transport::{Link, LinkError};
+use lockstep_volume::IoEngine;
+
+use self::open::Opened;
+use self::work::Work;
+use crate::cancel::Cancel;
+use crate::failures::{link_broke, sentence};
+use crate::hash::hashing_pool;
+use crate::limits::{APPLY_THREADS, CHECK_THREADS, HELLO_TIMEOUT, LINK_POLL};
+
+/// Where and how a target is served.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// The volume; named by whoever started this side, never by the link.
+    pub path: PathBuf,
+    /// Where the ledger is.
+    pub state_dir: PathBuf,
+    /// Who asked, for the ledger; the source's own word is used when empty.
+    pub who: String,
+    /// Bytes of buffers.
+    pub memory: u64,
+    /// Threads that hash.
+    pub threads: usize,
+    /// How the disk is read and written.
+    pub io: IoEngine,
+}
+
+/// Serves one run on a link, to its end.
+///
+/// # Errors
+/// Why the target did not end equal; the source has been told as far as the
+/// link allows.
+pub fn serve(link: Link, options: ServeOptions, cancel: Arc<Cancel>) -> Result<(), Failure> {
+    let hello = greeted(&link)?;
+    match open::open(&hello, &options) {
+        Ok(opened) => attend(&link, &options, &hello, opened, &cancel),
+        Err(refusal) => {
+            let frame = TargetFrame::Refused {
+                failure: refusal.failure.clone(),
+                identity: refusal.identity,
+            };
+            // The source may be gone; the refusal stands all the same.
+            let _ = link.sender.control(Bytes::from(frame.encode()));
+            link.sender.finish();
+            Err(refusal.failure)
+        }
+    }
+}
+
+fn greeted(link: &Link) -> Result<Hello, Failure> {
+    let bytes = match link.control.recv_timeout(HELLO_TIMEOUT) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Err(silent(link, "the source said nothing in time")),
+        Err(error) => return Err(link_broke(&error, false)),
+    };
+    match SourceFrame::decode(&bytes) {
+        Ok(SourceFrame::Hello(hello)) => Ok(hello),
+        Ok(other) => Err(silent(
+            link,
+            &format!("the source sent {} first", other.name()),
+        )),
+        Err(malformed) => Err(silent(link, &sentence(&malformed))),
+    }
+}
+
+fn silent(link: &Link, reason: &str) -> Failure {
+    link.sender.close(reason);
+    Failure::new(FailureKind::Temporary, reason)
+}
+
+fn attend(
+    link: &Link,
+    options: &ServeOptions,
+    hello: &Hello,
+    opened: Opened,
+    cancel: &Cancel,
+) -> Result<(), Failure> {
+    let welcome = TargetFrame::Welcome(opened.welcome.clone());
+    let pool = hashing_pool(options.threads)?;
+    let work = Work::new(link, options, hello, opened)?;
+    if let Err(error) = link.sender.control(Bytes::from(welcome.encode())) {
+        work.stop(link_broke(&error, false));
+    }
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| hear(&work, link));
+        scope.spawn(|| work.scan(&pool));
+        scope.spawn(|| want::want(&work));
+        for _ in 0..APPLY_THREADS {
+            scope.spawn(|| apply::apply(&work, &link.bulk));
+        }
+        scope.spawn(|| check::flush(&work));
+        for _ in 0..CHECK_THREADS {
+            scope.spawn(|| check::check(&work));
+        }
+        let result = finish::wait(&work, cancel);
+        work.end();
+        result
+    });
+    let result = result.and_then(|()| finish::mark(&work));
+    let (frame, result) = last_word(&work, result);
+    // Whoever opens a sealed file waits until it is let go: not for the link.
+    drop(work);
+    if let Some(frame) = frame {
+        // A source that is gone finds the state in the ledger.
+        let _ = link.sender.control(Bytes::from(frame.encode()));
+        link.sender.finish();
+    }
+    result
+}
+
+/// What the source is told in the end, once every thread has ended.
+fn last_word(
+    work: &Work<'_>,
+    result: Result<finish::Finished, Failure>,
+) -> (Option<TargetFrame>, Result<(), Failure>) {
+    match result {
+        Ok(finish::Finished::Compared) => (None, Ok(())),
+        Ok(finish::Finished::Proved { root, state }) => {
+            let stats = work.stats();
+            (Some(TargetFrame::Verified { root, state, stats }), Ok(()))
+        }
+        Err(failure) => {
+            let (failure, state) = finish::give_up(work, failure);
+            let frame = TargetFrame::Failed {
+                failure: failure.clone(),
+                state,
+                stats: work.stats(),
+            };
+            (Some(frame), Err(failure))
+        }
+    }
+}
+
+/// Hears the source until the run is over.
+fn hear(work: &Work<'_>, link: &Link) {
+    while !work.is_over() {
+        match link.control.recv_timeout(LINK_POLL) {
+            Ok(Some(bytes)) => {
+                if let Err(failure) = heard(work, &bytes) {
+                    return work.stop(failure);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => return gone(work, &error),
+        }
+    }
+}
+
+/// A source that only compared hangs up when it knows enough.
+fn gone(work: &Work<'_>, error: &LinkError) {
+    if work.compares() {
+        work.end();
+    } else {
+        work.stop(link_broke(error, work.is_writing()));
+    }
+}
+
+fn heard(work: &Work<'_>, bytes: &[u8]) -> Result<(), Failure> {
+    let broke = |error: &dyn std::error::Error| {
+        Failure::new(
+            FailureKind::Internal,
+            format!("the source broke the protocol: {error}"),
+        )
+    };
+    let frame = SourceFrame::decode(bytes).map_err(|malformed| broke(&malformed))?;
+    let name = frame.name();
+    let done = match frame {
+        SourceFrame::Digests { first, cvs } => work.update(|session| session.digests(first, &cvs)),
+        SourceFrame::Counted { extent } => work.update(|session| session.counted(extent)),
+        SourceFrame::Proceed => work.update(|session| session.proceed()),
+        SourceFrame::Done { root, proved } => work.update(|session| session.done(root, proved)),
+        SourceFrame::Abort(failure) => return Err(failure),
+        SourceFrame::Hello(_) => Err(lockstep_protocol::Violation::OutOfTurn {
+            frame: name,
+            stage: "being served",
+        }),
+    };
+    done.map_err(|violation| broke(&violation))
+}
+
+/// What the source is told of the ledger's state.
+pub(crate) fn state_frame(state: VolumeState) -> Bytes {
+    Bytes::from(TargetFrame::State(state).encode())
+}

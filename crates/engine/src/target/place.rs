@@ -1,0 +1,37 @@
+//! What a target's run needs of the place that it writes, beyond a volume.
+
+use lockstep_volume::{IoFailure, OpenError, Target, Volume};
+
+/// A volume that can be overwritten, and sealed when it is right.
+pub(super) trait Place: Volume {
+    /// What the ledger knows it by; nothing for a file still to be made.
+    fn durable_identity(&self) -> Option<String>;
+
+    /// Makes or resizes it; once, before the first write.
+    fn begin_overwrite(&self) -> Result<(), IoFailure>;
+
+    /// Proves that nobody else opened it, gives it its name; what the ledger
+    /// is to know it by.
+    fn seal(&self) -> Result<String, OpenError>;
+
+    /// Removes an unfinished file that this run made.
+    fn discard_partial(&self);
+}
+
+impl Place for Target {
+    fn durable_identity(&self) -> Option<String> {
+        self.identity().map(|identity| identity.durable_text())
+    }
+
+    fn begin_overwrite(&self) -> Result<(), IoFailure> {
+        Target::begin_overwrite(self)
+    }
+
+    fn seal(&self) -> Result<String, OpenError> {
+        Target::seal(self).map(|identity| identity.durable_text())
+    }
+
+    fn discard_partial(&self) {
+        Target::discard_partial(self);
+    }
+}

@@ -1,0 +1,407 @@
+//! Whole runs against a target whose disk misbehaves.
+//!
+//! | fault | what must come of it |
+//! | --- | --- |
+//! | a bit flipped between write and medium, once or twice | repaired, consistent |
+//! | the same, always | mismatch (9), never consistent |
+//! | a write lost or torn on its way to the medium | repaired, consistent |
+//! | a write, a flush or a read-back fails | I/O (12), `failed` |
+//! | no space | I/O (12), not `failed`: the disk is well |
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use lockstep_ledger::{Identity, Ledger, Standing, VolumeKey, peek};
+use lockstep_merkle::Geometry;
+use lockstep_protocol::{Hello, Plan, VolumeState, Welcome};
+use lockstep_transport::{Link, memory_pair};
+use lockstep_volume::faults::{Fault, FaultyVolume, MemoryVolume};
+use lockstep_volume::{IoEngine, IoFailure, OpenError, Operation, Volume};
+
+use super::mark::{Marks, now};
+use super::open::Opened;
+use super::place::Place;
+use super::{ServeOptions, attend, greeted};
+use crate::scan::ScanFrom;
+use crate::{
+    Cancel, Compression, Connect, Connected, Consent, Monitor, Notice, Outcome, Purpose, Request,
+    Scope, SnapshotChoice, TargetSpec, Verdict, VerifyScope, run,
+};
+
+const SIZE: usize = (5 << 20) + 777;
+const IDENTITY: &str = "test place";
+
+/// A place in memory that can fail; the test keeps a handle on it.
+#[derive(Clone)]
+struct TestPlace(Arc<FaultyVolume<MemoryVolume>>);
+
+impl Volume for TestPlace {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoFailure> {
+        self.0.read_at(offset, buf)
+    }
+    fn read_if_cached(&self, offset: u64, buf: &mut [u8]) -> Result<bool, IoFailure> {
+        self.0.read_if_cached(offset, buf)
+    }
+    fn read_back(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoFailure> {
+        self.0.read_back(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), IoFailure> {
+        self.0.write_at(offset, buf)
+    }
+    fn zero(&self, range: std::ops::Range<u64>) -> Result<(), IoFailure> {
+        self.0.zero(range)
+    }
+    fn start_writeback(&self, range: std::ops::Range<u64>) {
+        self.0.start_writeback(range);
+    }
+    fn flush(&self) -> Result<(), IoFailure> {
+        self.0.flush()
+    }
+    fn next_data(&self, from: u64) -> Result<Option<std::ops::Range<u64>>, IoFailure> {
+        self.0.next_data(from)
+    }
+    fn advise_sequential(&self) {}
+    fn will_need(&self, _: std::ops::Range<u64>) {}
+    fn has_medium(&self) -> bool {
+        true
+    }
+}
+
+impl Place for TestPlace {
+    fn durable_identity(&self) -> Option<String> {
+        Some(IDENTITY.to_owned())
+    }
+    fn begin_overwrite(&self) -> Result<(), IoFailure> {
+        Ok(())
+    }
+    fn seal(&self) -> Result<String, OpenError> {
+        Ok(IDENTITY.to_owned())
+    }
+    fn discard_partial(&self) {}
+}
+
+/// Serves a [`TestPlace`] as if it had been opened and claimed.
+struct TestTarget {
+    place: TestPlace,
+    state_dir: PathBuf,
+    key: VolumeKey,
+    from: ScanFrom,
+}
+
+impl TestTarget {
+    fn serve(self, link: &Link) {
+        let hello = greeted(link).unwrap();
+        let options = ServeOptions {
+            path: PathBuf::from("/nowhere"),
+            state_dir: self.state_dir.clone(),
+            who: "test".to_owned(),
+            memory: 16 << 20,
+            threads: 2,
+            io: IoEngine::Threads,
+        };
+        let opened = self.opened(&hello);
+        // What came of it is in the run's outcome.
+        let _ = attend(link, &options, &hello, opened, &Cancel::new());
+    }
+
+    fn opened(self, hello: &Hello) -> Opened {
+        let ledger = Ledger::open(&self.state_dir).unwrap();
+        let facts = lockstep_ledger::RunFacts {
+            run: "run".to_owned(),
+            source: "source".to_owned(),
+            who: "test".to_owned(),
+            started_unix_ms: now(),
+        };
+        Opened {
+            marks: Marks::claim(&ledger, &self.key, &facts).unwrap(),
+            welcome: Welcome {
+                version: hello.newest,
+                window: hello.window,
+                plan: Plan::Keep,
+                present_size: Some(hello.size),
+                standing: VolumeState::Unknown,
+                has_medium: true,
+                identity: Vec::new(),
+            },
+            from: self.from,
+            geometry: Geometry::new(hello.size),
+            volume: Box::new(self.place),
+        }
+    }
+}
+
+impl Connect for Mutex<Option<TestTarget>> {
+    fn connect(self: Box<Self>) -> Result<Connected, lockstep_protocol::Failure> {
+        let target = self.lock().unwrap().take().unwrap();
+        let (near, far) = memory_pair();
+        std::thread::spawn(move || target.serve(&far));
+        Ok(Connected {
+            link: near,
+            warning: None,
+            lifeline: Box::new(()),
+        })
+    }
+}
+
+struct Silent;
+
+impl Monitor for Silent {
+    fn notice(&self, _: Notice) {}
+}
+
+/// A source file, a target in memory that differs, and a ledger.
+struct Lab {
+    folder: tempfile::TempDir,
+    source: Vec<u8>,
+    place: TestPlace,
+}
+
+impl Lab {
+    fn new(faults: Vec<Fault>) -> Lab {
+        let folder = tempfile::tempdir().unwrap();
+        let source: Vec<u8> = (0..SIZE).map(|i| (i / 7 % 251) as u8).collect();
+        std::fs::write(folder.path().join("source"), &source).unwrap();
+        let mut drifted = source.clone();
+        for page in [0, 5, 77, 300, 301, 302, 900, 1200] {
+            drifted[page * 4096 + 9] ^= 0x55;
+        }
+        let memory = MemoryVolume::with_content(drifted);
+        Lab {
+            folder,
+            source,
+            place: TestPlace(Arc::new(FaultyVolume::new(memory, faults))),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn key(&self) -> VolumeKey {
+        VolumeKey::from_path(&self.path().join("target")).unwrap()
+    }
+
+    fn run(&self) -> Outcome {
+        self.run_from(ScanFrom::Cache)
+    }
+
+    fn run_from(&self, from: ScanFrom) -> Outcome {
+        let target = TestTarget {
+            place: self.place.clone(),
+            state_dir: self.path().join("state"),
+            key: self.key(),
+            from,
+        };
+        let request = Request {
+            source: self.path().join("source"),
+            targets: vec![TargetSpec {
+                name: "target".to_owned(),
+                connect: Box::new(Mutex::new(Some(target))),
+            }],
+            purpose: Purpose::Sync,
+            snapshot: SnapshotChoice::Auto,
+            scope: Scope::Differences,
+            verify: VerifyScope::Written,
+            compression: Compression::Auto,
+            io: IoEngine::Threads,
+            limit_rate: None,
+            memory: 16 << 20,
+            threads: 2,
+            consent: Consent::Given,
+            allow_larger_target: false,
+            max_duration: None,
+            scratch: self.path().to_path_buf(),
+            who: "test".to_owned(),
+        };
+        run(request, Arc::new(Silent), Arc::new(Cancel::new()))
+    }
+
+    fn standing(&self) -> Standing {
+        peek(
+            &self.path().join("state"),
+            &self.key(),
+            &Identity::new(IDENTITY),
+        )
+    }
+
+    fn on_medium(&self) -> Vec<u8> {
+        self.place.0.inner().medium_content()
+    }
+
+    /// The one unforgivable bug.
+    fn assert_consistent_means_equal(&self) {
+        if matches!(self.standing(), Standing::Consistent(_)) {
+            assert!(self.on_medium() == self.source, "marked, and not equal");
+        }
+    }
+}
+
+#[test]
+fn a_drifted_target_becomes_equal_on_its_medium_and_is_marked() {
+    let lab = Lab::new(Vec::new());
+    let outcome = lab.run();
+    assert_eq!(outcome.verdict, Verdict::Ok, "{outcome:?}");
+    assert!(lab.on_medium() == lab.source);
+    assert_eq!(outcome.targets[0].bytes_written, 8 * 4096);
+    assert_eq!(outcome.targets[0].bytes_differing, 8 * 4096);
+    assert_eq!(outcome.root.unwrap().to_string(), blake3_of(&lab.source));
+    assert_eq!(lab.standing().word(), "consistent");
+}
+
+#[test]
+fn an_identical_target_is_not_written() {
+    let lab = Lab::new(Vec::new());
+    lab.run();
+    let writes = lab.place.0.count(Operation::Write);
+    let outcome = lab.run();
+    assert_eq!(outcome.exit_code(), 0);
+    assert_eq!(lab.place.0.count(Operation::Write), writes);
+    assert_eq!(outcome.targets[0].bytes_written, 0);
+}
+
+#[test]
+fn a_bit_flipped_on_its_way_to_the_medium_is_repaired() {
+    for times in [1, 2] {
+        let lab = Lab::new(vec![Fault::FlipBitAt {
+            offset: 5 * 4096 + 9,
+            times,
+        }]);
+        let outcome = lab.run();
+        assert_eq!(outcome.exit_code(), 0, "{times} times: {outcome:?}");
+        assert!(lab.on_medium() == lab.source);
+    }
+}
+
+#[test]
+fn a_bit_flipped_again_and_again_is_a_mismatch_and_never_consistent() {
+    let lab = Lab::new(vec![Fault::FlipBitAt {
+        offset: 5 * 4096 + 9,
+        times: 100,
+    }]);
+    let outcome = lab.run();
+    assert_eq!(outcome.exit_code(), 9, "{outcome:?}");
+    assert_eq!(outcome.targets[0].state, VolumeState::Inconsistent);
+    assert_eq!(lab.standing().word(), "inconsistent");
+}
+
+#[test]
+fn lost_and_torn_writes_are_repaired() {
+    for fault in [
+        Fault::LostWrite { n: 3 },
+        Fault::TornWrite { n: 2, at: 100 },
+    ] {
+        let lab = Lab::new(vec![fault.clone()]);
+        let outcome = lab.run();
+        assert_eq!(outcome.exit_code(), 0, "{fault:?}: {outcome:?}");
+        assert!(lab.on_medium() == lab.source, "{fault:?}");
+    }
+}
+
+#[test]
+fn short_reads_and_writes_are_carried_on() {
+    let lab = Lab::new(vec![
+        Fault::ShortRead { every: 2 },
+        Fault::ShortWrite { every: 1 },
+    ]);
+    assert_eq!(lab.run().exit_code(), 0);
+    assert!(lab.on_medium() == lab.source);
+}
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+#[test]
+fn a_disk_that_fails_a_write_a_flush_or_a_read_back_is_failed() {
+    let faults = [
+        Fault::FailNth {
+            op: Operation::Write,
+            n: 2,
+            errno: EIO,
+        },
+        Fault::FlushError { n: 1 },
+        Fault::ReadBackError { offset: 4096 * 77 },
+    ];
+    for fault in faults {
+        let lab = Lab::new(vec![fault.clone()]);
+        let outcome = lab.run();
+        assert_eq!(outcome.exit_code(), 12, "{fault:?}: {outcome:?}");
+        assert_eq!(outcome.targets[0].state, VolumeState::Failed, "{fault:?}");
+        assert_eq!(lab.standing().word(), "failed", "{fault:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_but_not_a_broken_disk() {
+    let lab = Lab::new(vec![Fault::FailNth {
+        op: Operation::Write,
+        n: 1,
+        errno: ENOSPC,
+    }]);
+    let outcome = lab.run();
+    assert_eq!(outcome.exit_code(), 12, "{outcome:?}");
+    assert_eq!(lab.standing().word(), "inconsistent");
+}
+
+#[test]
+fn a_target_that_cannot_be_read_is_left_alone() {
+    let lab = Lab::new(vec![Fault::FailNth {
+        op: Operation::ReadCached,
+        n: 1,
+        errno: EIO,
+    }]);
+    let outcome = lab.run();
+    assert_eq!(outcome.exit_code(), 12, "{outcome:?}");
+    assert_eq!(outcome.targets[0].bytes_written, 0);
+    assert_eq!(lab.standing().word(), "unknown");
+}
+
+#[test]
+fn what_a_dead_run_left_only_in_memory_is_brought_to_the_medium() {
+    let lab = Lab::new(Vec::new());
+    // A run that died: its pages are in the cache, the medium lacks them.
+    lab.place.0.write_at(0, &lab.source).unwrap();
+    let outcome = lab.run_from(ScanFrom::Medium);
+    assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
+    assert!(lab.on_medium() == lab.source);
+    lab.assert_consistent_means_equal();
+}
+
+#[test]
+fn every_single_fault_at_every_call_leaves_no_false_mark() {
+    let operations = [Operation::Write, Operation::Read, Operation::ReadBack];
+    for op in operations {
+        for n in 1..12 {
+            let lab = Lab::new(vec![Fault::FailNth { op, n, errno: EIO }]);
+            lab.run();
+            lab.assert_consistent_means_equal();
+        }
+    }
+    for n in 1..12 {
+        for fault in [
+            Fault::LostWrite { n },
+            Fault::TornWrite { n, at: 1 },
+            Fault::FlipBit { n, bit: n * 31 },
+        ] {
+            let lab = Lab::new(vec![fault]);
+            lab.run();
+            lab.assert_consistent_means_equal();
+        }
+    }
+}
+
+fn blake3_of(bytes: &[u8]) -> String {
+    let geometry = Geometry::new(bytes.len() as u64);
+    let cvs = (0..geometry.group_count()).map(|group| {
+        let index = lockstep_merkle::GroupIndex(group);
+        let range = geometry.group_range(index);
+        lockstep_merkle::group_cv(
+            geometry,
+            index,
+            &bytes[range.start as usize..range.end as usize],
+        )
+    });
+    lockstep_merkle::fold(geometry, cvs).unwrap().to_string()
+}

@@ -1,0 +1,312 @@
+//! What the threads of one target share, and how they wait for one another.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use lockstep_merkle::{CvTable, EXTENT_SIZE, Geometry, GroupIndex, PageSeed};
+use lockstep_protocol::{
+    Failure, FailureKind, FlushTicket, Hello, Plan, Purpose, Scope, Stats, TargetSession, Terms,
+    VolumeState,
+};
+use lockstep_transport::{Link, LinkSender};
+use lockstep_volume::{BufferPool, IoFailure, IoFailureKind, MappedCvs};
+
+use super::mark::Marks;
+use super::open::Opened;
+use super::place::Place;
+use super::{ServeOptions, state_frame};
+use crate::failures::{sentence, volume_failed};
+use crate::limits::{FLUSH_EVERY, FLUSH_NEW_EVERY, MIN_MEMORY, POLL};
+use crate::scan::{Scan, ScanFrom};
+
+/// One target's run, shared by its threads.
+pub(super) struct Work<'a> {
+    pub(super) volume: Box<dyn Place>,
+    pub(super) geometry: Geometry,
+    pub(super) seed: PageSeed,
+    pub(super) plan: Plan,
+    pub(super) standing: VolumeState,
+    pub(super) expected: Arc<dyn CvTable>,
+    pub(super) pool: BufferPool,
+    pub(super) marks: Mutex<Marks>,
+    pub(super) sender: &'a LinkSender,
+    own: Arc<dyn CvTable>,
+    terms: Terms,
+    from: ScanFrom,
+    session: Mutex<TargetSession>,
+    wants: Condvar,
+    flushes: Condvar,
+    checks: Condvar,
+    turns: Condvar,
+    writing: AtomicBool,
+    full: AtomicBool,
+    broken: AtomicBool,
+    over: AtomicBool,
+    stopped: Mutex<Option<Failure>>,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(
+        link: &'a Link,
+        options: &ServeOptions,
+        hello: &Hello,
+        opened: Opened,
+    ) -> Result<Work<'a>, Failure> {
+        let geometry = opened.geometry;
+        let table = || -> Result<Arc<dyn CvTable>, Failure> {
+            let table = MappedCvs::new(geometry.group_count(), &scratch(options)).map_err(|e| {
+                Failure::new(FailureKind::Io, format!("tree: {}", sentence(&e)))
+                    .hint("give a folder with free space with --state-dir")
+            })?;
+            Ok(Arc::new(table))
+        };
+        let (own, expected) = (table()?, table()?);
+        let terms = Terms {
+            geometry,
+            purpose: hello.purpose,
+            scope: hello.scope,
+            verify: hello.verify,
+            hold: hello.hold,
+            window: opened.welcome.window,
+        };
+        let plan = opened.welcome.plan;
+        let session = TargetSession::new(terms, plan, Arc::clone(&own), Arc::clone(&expected));
+        Ok(Work {
+            volume: opened.volume,
+            geometry,
+            seed: PageSeed(hello.seed),
+            plan,
+            standing: opened.welcome.standing,
+            expected,
+            pool: BufferPool::new(EXTENT_SIZE, buffers(options)),
+            marks: Mutex::new(opened.marks),
+            sender: &link.sender,
+            own,
+            terms,
+            from: opened.from,
+            session: Mutex::new(session),
+            wants: Condvar::new(),
+            flushes: Condvar::new(),
+            checks: Condvar::new(),
+            turns: Condvar::new(),
+            writing: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            stopped: Mutex::new(None),
+        })
+    }
+
+    /// Changes the session and wakes the threads that have work by it.
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut TargetSession) -> T) -> T {
+        let mut session = self.session();
+        let result = change(&mut session);
+        let (wants, flush) = (
+            session.has_wants(),
+            session.flush_is_due(self.flush_every()),
+        );
+        let (checks, turn) = (session.has_checks(), session.is_at_turn());
+        drop(session);
+        let due = [
+            (wants, &self.wants),
+            (flush, &self.flushes),
+            (checks, &self.checks),
+            (turn, &self.turns),
+        ];
+        for (_, waiting) in due.iter().filter(|(due, _)| *due) {
+            waiting.notify_one();
+        }
+        result
+    }
+
+    /// Waits for work of one kind; `None` when the run is over.
+    fn wait<T>(
+        &self,
+        on: &Condvar,
+        mut take: impl FnMut(&mut TargetSession) -> Option<T>,
+    ) -> Option<T> {
+        let mut session = self.session();
+        loop {
+            if self.is_over() {
+                return None;
+            }
+            if let Some(taken) = take(&mut session) {
+                return Some(taken);
+            }
+            // The time-out only bounds how late an ending run is noticed.
+            session = on
+                .wait_timeout(session, POLL)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn flush_every(&self) -> u64 {
+        match self.plan {
+            Plan::Create => FLUSH_NEW_EVERY,
+            Plan::Keep | Plan::Resize | Plan::Resume => FLUSH_EVERY,
+        }
+    }
+
+    pub(super) fn next_want(&self) -> Option<lockstep_protocol::WantOrder> {
+        self.wait(&self.wants, TargetSession::next_want)
+    }
+
+    pub(super) fn next_flush(&self) -> Option<FlushTicket> {
+        self.wait(&self.flushes, |session| {
+            session
+                .flush_is_due(self.flush_every())
+                .then(|| session.begin_flush())
+        })
+    }
+
+    pub(super) fn next_check(&self) -> Option<lockstep_protocol::CheckOrder> {
+        let order = self.wait(&self.checks, TargetSession::next_check);
+        // One call wakes one thread; more checks want more of them.
+        self.checks.notify_one();
+        order
+    }
+
+    /// Waits until the session is at a turn, or a moment.
+    pub(super) fn wait_for_turn<T>(&self, look: impl FnOnce(&mut TargetSession) -> T) -> T {
+        let session = self.session();
+        let mut session = if session.is_at_turn() || self.is_over() {
+            session
+        } else {
+            self.turns
+                .wait_timeout(session, POLL)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0
+        };
+        look(&mut session)
+    }
+
+    /// Scans the target into its own table.
+    pub(super) fn scan(&self, pool: &rayon::ThreadPool) {
+        if self.terms.scope == Scope::Everything {
+            return;
+        }
+        let read = AtomicU64::new(0);
+        let scan = Scan {
+            volume: self.volume.as_ref(),
+            geometry: self.geometry,
+            from: self.from,
+            bytes_read: &read,
+        };
+        let scanned = scan.run(pool, &|| self.is_over(), &|extent, cvs| {
+            for (group, cv) in self.geometry.groups_of(extent).zip(cvs.iter()) {
+                self.own.set(GroupIndex(group), *cv);
+            }
+            self.update(|session| session.scanned(extent));
+        });
+        if let Err(error) = scanned {
+            self.stop(self.disk_failed(&error));
+        }
+    }
+
+    /// Before the first write: `inconsistent` is durable, the file has its
+    /// size, and the source knows.
+    pub(super) fn begin_overwrite(&self) -> Result<(), Failure> {
+        if self.writing.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let mut marks = self.marks();
+        if self.writing.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        // The size is part of the identity; one that is about to change must
+        // not make an interrupted run read as if nothing were known.
+        let identity = match self.plan {
+            Plan::Resize => None,
+            _ => self.volume.durable_identity(),
+        };
+        marks.overwrite(identity.as_deref())?;
+        self.volume
+            .begin_overwrite()
+            .map_err(|error| self.disk_failed(&error))?;
+        self.writing.store(true, Ordering::SeqCst);
+        drop(marks);
+        // A link that is gone is found by the thread that listens to it.
+        let _ = self.sender.control(state_frame(VolumeState::Inconsistent));
+        Ok(())
+    }
+
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn compares(&self) -> bool {
+        self.terms.purpose == Purpose::Compare
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.session().stats()
+    }
+
+    /// The target's disk failed, or is full.
+    pub(super) fn disk_failed(&self, error: &IoFailure) -> Failure {
+        let flag = match error.kind() {
+            IoFailureKind::NoSpace => &self.full,
+            _ => &self.broken,
+        };
+        flag.store(true, Ordering::SeqCst);
+        volume_failed(error)
+    }
+
+    pub(super) fn disk_has_failed(&self) -> bool {
+        self.broken.load(Ordering::SeqCst) || self.disk_is_full()
+    }
+
+    pub(super) fn disk_is_full(&self) -> bool {
+        self.full.load(Ordering::SeqCst)
+    }
+
+    /// Ends the run with a failure; the first one stays.
+    pub(super) fn stop(&self, failure: Failure) {
+        let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        stopped.get_or_insert(failure);
+        drop(stopped);
+        self.end();
+    }
+
+    /// Lets every thread end.
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        for waiting in [&self.wants, &self.flushes, &self.checks, &self.turns] {
+            waiting.notify_all();
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.stopped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn session(&self) -> MutexGuard<'_, TargetSession> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn scratch(options: &ServeOptions) -> std::path::PathBuf {
+    if options.state_dir.is_dir() {
+        options.state_dir.clone()
+    } else {
+        std::env::temp_dir()
+    }
+}
+
+fn buffers(options: &ServeOptions) -> usize {
+    let memory = options.memory.max(MIN_MEMORY);
+    let extents = usize::try_from(memory).unwrap_or(usize::MAX) / EXTENT_SIZE;
+    extents.saturating_sub(options.threads).max(12)
+}
