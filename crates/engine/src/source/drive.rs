@@ -9,14 +9,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use lockstep_merkle::{EXTENT_SIZE, GroupIndex, PageSeed};
 use lockstep_protocol::limits::MAX_WINDOW;
 use lockstep_protocol::{
-    Failure, FailureKind, Hello, Hold, Purpose, Served, SourceFrame, SourceSession, Stats,
-    TargetFrame, Terms, VolumeState, Want, Welcome,
+    Failure, FailureKind, Hello, Hold, Plan, Purpose, Scope, Served, SourceFrame, SourceSession,
+    Stats, TargetFrame, Terms, VolumeState, Want, Welcome,
 };
 use lockstep_transport::{Link, LinkError, LinkSender, Via};
 use lockstep_volume::{BufferPool, Volume};
 
 use super::feed::{Feed, Found};
-use super::ship::{Lacking, Packer, Reader};
+use super::ship::{Lacking, Packer, Reader, Shipment};
 use super::target::{End, News, Target};
 use super::throttle::Throttle;
 use crate::failures::{link_broke, volume_failed};
@@ -258,7 +258,14 @@ impl Lane<'_> {
         let sent = if order.count {
             self.send(&SourceFrame::Counted { extent })
         } else {
-            let bulk = packer.pack(common.terms.geometry, &order.want, buffer, lacking);
+            let shipment = self.shipment();
+            let bulk = packer.pack(
+                common.terms.geometry,
+                &order.want,
+                buffer,
+                lacking,
+                shipment,
+            );
             let packed = Instant::now();
             common.throttle.take(bulk.len(), &|| self.quits());
             self.target.shipped.store(true, Ordering::SeqCst);
@@ -269,6 +276,19 @@ impl Lane<'_> {
         // The listener hears of a broken link and says so.
         let _ = sent;
         Ok(())
+    }
+
+    fn shipment(&self) -> Shipment {
+        let facts = self.target.facts();
+        let creates = facts
+            .welcome
+            .as_ref()
+            .is_some_and(|welcome| welcome.plan == Plan::Create);
+        if creates || self.common.terms.scope == Scope::Everything {
+            Shipment::FullCopy
+        } else {
+            Shipment::Difference
+        }
     }
 
     fn buffer(&self) -> Option<lockstep_volume::IoBuffer> {

@@ -19,8 +19,8 @@ const FAST_LEVEL: i32 = -3;
 /// The level while the packing waits for the link.
 const SMALL_LEVEL: i32 = 1;
 /// Of the time of the last frames, the part spent waiting for the link, in
-/// 1/256: below the first, extents that are shipped whole are not packed, as
-/// sending them costs the processors less; above the second, the link is all
+/// 1/256: below the first, a full copy is not packed, as sending it as it is
+/// costs the processors less; above the second, the link is all
 /// that holds the run back, and smaller is better than faster.
 const PACKS_WHOLE: u64 = 128;
 const PACKS_SMALL: u64 = 208;
@@ -141,6 +141,15 @@ enum How {
     Paged,
 }
 
+/// What a target is sent in all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shipment {
+    /// What differs: mostly pages of a database, which shrink well.
+    Difference,
+    /// All there is.
+    FullCopy,
+}
+
 /// Packs pages, and learns what packing pays: nothing on a link in memory, a
 /// fast level where the processor holds the run back, a better one where the
 /// link does, nothing for data that does not shrink.
@@ -188,10 +197,14 @@ impl Packer {
         want: &Want,
         mut buffer: IoBuffer,
         lacking: Lacking,
+        shipment: Shipment,
     ) -> Bulk {
         let length = gather(geometry, want, &mut buffer, lacking.data);
         buffer.set_len(length);
-        let packed = self.compress(&buffer);
+        let packed = match self.sends_as_it_is(shipment) {
+            true => None,
+            false => self.compress(&buffer),
+        };
         let (encoding, body) = match packed {
             Some(bytes) => (Encoding::Zstd, bytes),
             None => (Encoding::Raw, Bytes::from_owner(buffer)),
@@ -205,9 +218,13 @@ impl Packer {
         Bulk::new(Bytes::from(head.encode()), body)
     }
 
+    /// A full copy on a link that keeps up.
+    fn sends_as_it_is(&self, shipment: Shipment) -> bool {
+        shipment == Shipment::FullCopy && self.adapts && self.waits < PACKS_WHOLE
+    }
+
     fn compress(&mut self, pages: &[u8]) -> Option<Bytes> {
-        let whole = pages.len() > EXTENT_SIZE / 2;
-        if pages.is_empty() || (self.adapts && whole && self.waits < PACKS_WHOLE) {
+        if pages.is_empty() {
             return None;
         }
         let compressor = match self.small.as_mut() {
