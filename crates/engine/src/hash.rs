@@ -42,6 +42,10 @@ pub fn hash_volume(
         progress(hashed.fetch_add(length, Ordering::Relaxed) + length);
     })
     .map_err(|error| volume_failed(&error))?;
+    if !volume.is_unchanged() {
+        let message = format!("{} changed while it was read", path.display());
+        return Err(Failure::new(FailureKind::Io, message));
+    }
     let root = fold_table(geometry, &table)?;
     Ok((root, geometry.size()))
 }

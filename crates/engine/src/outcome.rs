@@ -88,7 +88,9 @@ pub struct Outcome {
 }
 
 /// When no target is good, the exit code is the worst of theirs in this order.
-const WORST_FIRST: [FailureKind; 8] = [
+/// Kinds that the order does not name come before the one that promises that
+/// nothing was changed.
+const WORST_FIRST: [FailureKind; 12] = [
     FailureKind::Mismatch,
     FailureKind::Io,
     FailureKind::Fenced,
@@ -96,6 +98,10 @@ const WORST_FIRST: [FailureKind; 8] = [
     FailureKind::Guard,
     FailureKind::Preflight,
     FailureKind::Interrupted,
+    FailureKind::Internal,
+    FailureKind::Usage,
+    FailureKind::Deadline,
+    FailureKind::Busy,
     FailureKind::Temporary,
 ];
 

@@ -361,7 +361,7 @@ impl Medium {
         let call = self.call(Operation::FindData, from, end - from)?;
         let start = match seek(&self.file, SeekFrom::Data(from)) {
             Ok(start) if start < end => start,
-            Ok(_) | Err(Errno::NXIO) => return Ok(None),
+            Ok(_) | Err(Errno::NXIO) => return self.only_hole_from(call, end),
             Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(from..end)),
             Err(error) => return Err(call.failed(error)),
         };
@@ -369,6 +369,15 @@ impl Medium {
             Ok(hole) if hole > start => Ok(Some(start..hole.min(end))),
             Ok(_) | Err(Errno::NXIO | Errno::INVAL) => Ok(Some(start..end)),
             Err(error) => Err(call.failed(error)),
+        }
+    }
+
+    /// The end of a file that somebody shortened looks like a hole, and is none.
+    fn only_hole_from(&self, call: Call<'_>, end: u64) -> Result<Option<Range<u64>>, IoFailure> {
+        let stat = rustix::fs::fstat(&self.file).map_err(|error| call.failed(error))?;
+        match stat.st_size.cast_unsigned() {
+            size if size < end => Err(call.truncated(size)),
+            _ => Ok(None),
         }
     }
 

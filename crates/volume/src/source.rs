@@ -181,7 +181,7 @@ fn open_device(path: &Path, rdev: u64) -> Result<(File, Held), OpenError> {
                 holders::explain_device(path, rdev).sentence("another program uses it exclusively");
             (open_with(OFlags::empty()), Held::Nothing { why })
         }
-        result => (result, Held::ExclusiveDevice),
+        result => (result, hold_of_device(rdev)),
     };
     let file = File::from(file.map_err(|error| OpenError::from_io("opening", path, error))?);
     if stat_of(&file, path)?.st_rdev != rdev {
@@ -191,6 +191,27 @@ fn open_device(path: &Path, rdev: u64) -> Result<(File, Held), OpenError> {
         });
     }
     Ok((file, held))
+}
+
+fn hold_of_device(rdev: u64) -> Held {
+    match device_is_written(rdev) {
+        None => Held::ExclusiveDevice,
+        Some(why) => Held::Nothing { why },
+    }
+}
+
+/// Who writes a device that could be opened exclusively all the same; asked more than once, as
+/// programs that look at new devices open them for moments.
+pub(crate) fn device_is_written(rdev: u64) -> Option<String> {
+    let alone = patiently(MOMENT, Errno::BUSY, || {
+        match holders::writers_of_device(rdev) {
+            holders if holders.is_empty() => Ok(()),
+            _ => Err(Errno::BUSY),
+        }
+    });
+    alone.err().map(|_| {
+        holders::writers_of_device(rdev).sentence("another program has it open for writing")
+    })
 }
 
 /// The error for a lock that somebody else has.

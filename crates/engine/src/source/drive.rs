@@ -80,10 +80,6 @@ fn reach(common: &Common<'_>, target: &Target, connect: Box<dyn Connect>) -> End
     facts.meter = Some(link.meter.clone());
     drop(facts);
     let end = converse(common, target, &link);
-    match &end {
-        End::Failed(failure, _) => link.sender.close(&failure.message),
-        End::Verified(_) | End::Compared => link.sender.finish(),
-    }
     drop(connected.lifeline);
     end
 }
@@ -117,10 +113,9 @@ fn converse(common: &Common<'_>, target: &Target, link: &Link) -> End {
         let end = lane.listen(link, &wants);
         lane.quit.store(true, Ordering::SeqCst);
         drop(wants);
-        // Senders blocked on a target that reads no more are woken by this.
-        if matches!(end, End::Failed(..)) {
-            link.sender.close("the run is over");
-        }
+        // Nothing is left to be said; senders blocked on a target that reads
+        // no more are woken by this.
+        link.sender.close("the run is over");
         end
     })
 }
@@ -211,6 +206,9 @@ impl Lane<'_> {
         }
         let finish = found.finish.filter(|_| session.may_finish())?;
         session.finished(finish.root);
+        if !session.is_held() {
+            self.target.may_settle.store(true, Ordering::SeqCst);
+        }
         Some(SourceFrame::Done {
             root: finish.root,
             proved: finish.proved,
@@ -346,6 +344,7 @@ impl Lane<'_> {
             return Err(violated(self.target, &violation));
         }
         self.target.facts().phase = Some(Phase::Shipping);
+        self.target.may_settle.store(true, Ordering::SeqCst);
         self.send(&SourceFrame::Proceed)
             .map_err(|error| broken(self.target, &error))
     }
@@ -364,11 +363,8 @@ impl Lane<'_> {
         while Instant::now() < deadline {
             match link.control.recv_timeout(POLL) {
                 Ok(Some(bytes)) => {
-                    if let Ok(TargetFrame::Failed { state, stats, .. }) =
-                        TargetFrame::decode(&bytes)
-                    {
-                        self.target.facts().stats = stats;
-                        return End::Failed(failure, state);
+                    if let Some(end) = self.last_word(&bytes, &failure) {
+                        return end;
                     }
                 }
                 Ok(None) => {}
@@ -376,6 +372,25 @@ impl Lane<'_> {
             }
         }
         End::Failed(failure, self.target.supposed_state())
+    }
+
+    /// A target may have been proved while it was given up: its ledger says so.
+    fn last_word(&self, bytes: &[u8], failure: &Failure) -> Option<End> {
+        let frame = TargetFrame::decode(bytes).ok()?;
+        let served = self.session().handle(frame).ok()?;
+        match served {
+            Served::Verified { state, stats } => {
+                self.target.facts().stats = stats;
+                self.changed(state);
+                Some(End::Verified(state))
+            }
+            Served::Failed { state, stats, .. } => {
+                self.target.facts().stats = stats;
+                Some(End::Failed(failure.clone(), state))
+            }
+            Served::Refused { .. } => Some(End::Failed(failure.clone(), VolumeState::Unknown)),
+            _ => None,
+        }
     }
 
     fn hear(&self, bytes: &[u8], wants: &Sender<Order>) -> Option<End> {

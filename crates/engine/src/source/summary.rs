@@ -40,7 +40,9 @@ pub(super) fn outcome(ending: &Ending<'_>) -> Outcome {
     Outcome {
         run: ending.run.clone(),
         verdict,
-        error: aborted.filter(|_| verdict == Verdict::Failed),
+        error: aborted
+            .filter(|_| verdict == Verdict::Failed)
+            .map(|failure| truthful(failure, targets.iter().any(is_touched))),
         root: finish.map(|finish| finish.root),
         size: ending.source.size(),
         elapsed: ending.elapsed,
@@ -99,6 +101,7 @@ pub(super) fn unopened(
 }
 
 fn one(ending: &Ending<'_>, target: &Target, name: &str) -> TargetOutcome {
+    let touched = target.may_be_written();
     let facts = target.facts();
     let differing = target.differing.load(Ordering::Relaxed);
     let resizes = facts.welcome.as_ref().is_some_and(|welcome| {
@@ -125,7 +128,11 @@ fn one(ending: &Ending<'_>, target: &Target, name: &str) -> TargetOutcome {
             };
             (verdict, standing, None)
         }
-        Some(End::Failed(failure, state)) => (Verdict::Failed, *state, Some(failure.clone())),
+        Some(End::Failed(failure, state)) => {
+            let unsafe_now = matches!(state, VolumeState::Inconsistent | VolumeState::Failed);
+            let failure = truthful(failure.clone(), unsafe_now && touched);
+            (Verdict::Failed, *state, Some(failure))
+        }
         None => (
             Verdict::Failed,
             VolumeState::Unknown,
@@ -149,6 +156,25 @@ fn one(ending: &Ending<'_>, target: &Target, name: &str) -> TargetOutcome {
         elapsed: facts.elapsed,
         transport: facts.transport,
         error,
+    }
+}
+
+/// Whether a target's bytes may have been changed and it is not good.
+fn is_touched(target: &TargetOutcome) -> bool {
+    target
+        .error
+        .as_ref()
+        .is_some_and(|failure| failure.kind == FailureKind::Interrupted)
+}
+
+/// "Temporary" promises that nothing was changed.
+fn truthful(failure: Failure, touched: bool) -> Failure {
+    match failure.kind {
+        FailureKind::Temporary if touched => Failure {
+            kind: FailureKind::Interrupted,
+            ..failure
+        },
+        _ => failure,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lockstep_merkle::{ExtentIndex, Geometry, PageSet};
-use lockstep_protocol::{Failure, Stats, VolumeState, Welcome};
+use lockstep_protocol::{Failure, Plan, Stats, VolumeState, Welcome};
 use lockstep_transport::Meter;
 
 use crate::monitor::Phase;
@@ -37,6 +37,9 @@ pub(crate) struct Target {
     facts: Mutex<Facts>,
     pub(super) shipped: AtomicBool,
     pub(super) proceed: AtomicBool,
+    /// `Done` is out and nothing is held: a target that only changes its size
+    /// may do so now.
+    pub(super) may_settle: AtomicBool,
     pub(crate) differing: AtomicU64,
 }
 
@@ -63,6 +66,7 @@ impl Target {
             facts: Mutex::default(),
             shipped: AtomicBool::new(false),
             proceed: AtomicBool::new(false),
+            may_settle: AtomicBool::new(false),
             differing: AtomicU64::new(0),
         }
     }
@@ -78,7 +82,14 @@ impl Target {
 
     /// Whether bytes of the target may have been overwritten.
     pub(super) fn may_be_written(&self) -> bool {
-        self.shipped.load(Ordering::SeqCst) || self.facts().state == Some(VolumeState::Inconsistent)
+        let facts = self.facts();
+        let resizes = facts
+            .welcome
+            .as_ref()
+            .is_some_and(|welcome| welcome.plan == Plan::Resize);
+        self.shipped.load(Ordering::SeqCst)
+            || facts.state == Some(VolumeState::Inconsistent)
+            || (resizes && self.may_settle.load(Ordering::SeqCst))
     }
 
     /// The state to report when the target could not tell its own.

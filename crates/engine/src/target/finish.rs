@@ -9,6 +9,8 @@ use lockstep_protocol::{
     Failure, FailureKind, Plan, Stats, TargetFrame, TargetSession, VolumeState,
 };
 
+use lockstep_volume::{OpenError, OpenErrorKind};
+
 use super::work::Work;
 use crate::cancel::{Cancel, Cause};
 use crate::failures::{sentence, target_unopened};
@@ -96,10 +98,7 @@ pub(super) fn mark(work: &Work<'_>) -> Result<Finished, Failure> {
     work.volume
         .flush()
         .map_err(|error| work.disk_failed(&error))?;
-    let identity = work
-        .volume
-        .seal()
-        .map_err(|error| target_unopened(&error))?;
+    let identity = work.volume.seal().map_err(|error| unsealed(work, &error))?;
     if !proved {
         return Err(unproved());
     }
@@ -109,6 +108,20 @@ pub(super) fn mark(work: &Work<'_>) -> Result<Finished, Failure> {
         root,
         state: VolumeState::Consistent,
     })
+}
+
+/// A seal that fails on the disk is a disk's failure; the other reasons are
+/// guards'.
+fn unsealed(work: &Work<'_>, error: &OpenError) -> Failure {
+    let failure = target_unopened(error);
+    if error.kind() == OpenErrorKind::Io {
+        work.disk_broke();
+        return Failure {
+            kind: FailureKind::Io,
+            ..failure
+        };
+    }
+    failure
 }
 
 fn unproved() -> Failure {
@@ -129,14 +142,14 @@ pub(super) fn give_up(work: &Work<'_>, failure: Failure) -> (Failure, VolumeStat
             failure = work.disk_failed(&error);
         }
     }
-    if work.disk_is_full() && matches!(work.plan, Plan::Create | Plan::Resume) {
+    if work.disk_is_full() && work.plan == Plan::Create {
         work.volume.discard_partial();
         work.marks().give_up(None);
         failure.kind = FailureKind::Temporary;
         failure.hint =
             "make room, then run the same command again; the unfinished file was removed"
                 .to_owned();
-        return (failure, VolumeState::Inconsistent);
+        return (failure, VolumeState::Unknown);
     }
     let broken = work.disk_has_failed() && !work.disk_is_full();
     let reason = broken.then_some(failure.message.as_str());

@@ -62,17 +62,19 @@ pub fn serve(link: Link, options: ServeOptions, cancel: Arc<Cancel>) -> Result<(
     let hello = greeted(&link)?;
     match open::open(&hello, &options) {
         Ok(opened) => attend(&link, &options, &hello, opened, &cancel),
-        Err(refusal) => {
-            let frame = TargetFrame::Refused {
-                failure: refusal.failure.clone(),
-                identity: refusal.identity,
-            };
-            // The source may be gone; the refusal stands all the same.
-            let _ = link.sender.control(Bytes::from(frame.encode()));
-            link.sender.finish();
-            Err(refusal.failure)
-        }
+        Err(refusal) => refuse(&link, refusal.failure, refusal.identity),
     }
+}
+
+fn refuse(link: &Link, failure: Failure, identity: Vec<u8>) -> Result<(), Failure> {
+    let frame = TargetFrame::Refused {
+        failure: failure.clone(),
+        identity,
+    };
+    // The source may be gone; the refusal stands all the same.
+    let _ = link.sender.control(Bytes::from(frame.encode()));
+    link.sender.finish();
+    Err(failure)
 }
 
 fn greeted(link: &Link) -> Result<Hello, Failure> {
@@ -104,8 +106,12 @@ fn attend(
     cancel: &Cancel,
 ) -> Result<(), Failure> {
     let welcome = TargetFrame::Welcome(opened.welcome.clone());
-    let pool = hashing_pool(options.threads)?;
-    let work = Work::new(link, options, hello, opened)?;
+    let ready = hashing_pool(options.threads)
+        .and_then(|pool| Ok((pool, Work::new(link, options, hello, opened)?)));
+    let (pool, work) = match ready {
+        Ok(ready) => ready,
+        Err(failure) => return refuse(link, failure, Vec::new()),
+    };
     if let Err(error) = link.sender.control(Bytes::from(welcome.encode())) {
         work.stop(link_broke(&error, false));
     }

@@ -257,6 +257,11 @@ impl<'a> Work<'a> {
         volume_failed(error)
     }
 
+    /// The target's disk failed outside the volume's reads and writes.
+    pub(super) fn disk_broke(&self) {
+        self.broken.store(true, Ordering::SeqCst);
+    }
+
     pub(super) fn disk_has_failed(&self) -> bool {
         self.broken.load(Ordering::SeqCst) || self.disk_is_full()
     }

@@ -83,6 +83,18 @@ pub(crate) fn of_file(file: &File, stat: &Stat) -> Holders {
     holders
 }
 
+/// Who, besides this process, has a device open for writing. An exclusive open says nothing of
+/// programs that open it plainly, as virtual machines and databases on raw devices do.
+pub(crate) fn writers_of_device(rdev: u64) -> Holders {
+    Holders {
+        processes: process::writing(|open| {
+            rustix::fs::FileType::from_raw_mode(open.st_mode) == rustix::fs::FileType::BlockDevice
+                && open.st_rdev == rdev
+        }),
+        ..Holders::default()
+    }
+}
+
 /// Loop devices whose backing file is this one.
 fn loop_devices_on(dev: u64, ino: u64) -> Vec<PathBuf> {
     names_in(Path::new("/sys/block"))

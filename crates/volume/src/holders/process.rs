@@ -36,18 +36,51 @@ impl fmt::Display for Process {
 /// of this process.
 pub(crate) fn with_open(except: Option<i32>, is_it: impl Fn(&Stat) -> bool) -> Vec<Process> {
     let own = std::process::id();
+    search(|pid, fd| {
+        (pid != own || fd.parse::<i32>().ok() != except)
+            && opens(Path::new(&format!("/proc/{pid}/fd/{fd}")), &is_it)
+    })
+}
+
+/// The first few other processes that have what `is_it` knows open for writing.
+pub(crate) fn writing(is_it: impl Fn(&Stat) -> bool) -> Vec<Process> {
+    let own = std::process::id();
+    search(|pid, fd| {
+        pid != own
+            && opens(Path::new(&format!("/proc/{pid}/fd/{fd}")), &is_it)
+            && may_write(pid, fd)
+    })
+}
+
+/// By the flags in proc_pid_fdinfo(5), which are octal; unreadable ones count as writing.
+fn may_write(pid: u32, fd: &str) -> bool {
+    let Ok(info) = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")) else {
+        return true;
+    };
+    let flags = info
+        .lines()
+        .find_map(|line| line.strip_prefix("flags:"))
+        .and_then(|text| u32::from_str_radix(text.trim(), 8).ok());
+    flags.is_none_or(|flags| flags & ACCESS_MODE != READ_ONLY)
+}
+
+/// O_ACCMODE and O_RDONLY of open(2).
+const ACCESS_MODE: u32 = 3;
+const READ_ONLY: u32 = 0;
+
+/// Processes of which some descriptor is what `holds` looks for.
+fn search(holds: impl Fn(u32, &str) -> bool) -> Vec<Process> {
     let mut left = MAX_DESCRIPTORS;
     let mut found = Vec::new();
     for pid in names_in(Path::new("/proc")).filter_map(|name| name.parse::<u32>().ok()) {
         let folder = Path::new("/proc").join(pid.to_string()).join("fd");
-        let holds = names_in(&folder)
+        let found_one = names_in(&folder)
             .take_while(|_| {
                 left = left.saturating_sub(1);
                 left > 0
             })
-            .filter(|fd| pid != own || fd.parse::<i32>().ok() != except)
-            .any(|fd| opens(&folder.join(fd), &is_it));
-        if holds {
+            .any(|fd| holds(pid, &fd));
+        if found_one {
             found.push(describe(pid));
         }
         if left == 0 || found.len() > MAX_NAMED {

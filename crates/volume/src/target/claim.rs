@@ -13,7 +13,7 @@ use crate::medium::Access;
 use crate::open_error::OpenError;
 use crate::patience::{MOMENT, patiently};
 use crate::place;
-use crate::source::{busy_or_in_use, stat_of};
+use crate::source::{busy_or_in_use, device_is_written, stat_of};
 use crate::volume::VolumeKind;
 
 /// QEMU locks single bytes from 100 on for what it does, and from 200 on for what it forbids others
@@ -144,6 +144,9 @@ pub(super) fn claim_device(path: &Path, access: Access, rdev: u64) -> Result<Fil
     let stat = stat_of(&device, path)?;
     if place::kind_of(path, &stat)? != VolumeKind::BlockDevice || stat.st_rdev != rdev {
         return Err(in_use(path, "it was replaced while it was opened"));
+    }
+    if let Some(writers) = device_is_written(rdev) {
+        return Err(in_use(path, &writers));
     }
     let is_read_only = kernel::device_is_read_only(&device).unwrap_or(false);
     if access == Access::ReadWrite && is_read_only {

@@ -15,7 +15,7 @@ use crate::failure::{IoFailure, Operation};
 use crate::identity::Identity;
 use crate::medium::{Access, Medium, MediumParts};
 use crate::open_error::OpenError;
-use crate::source::stat_of;
+use crate::source::{device_is_written, stat_of};
 use crate::volume::VolumeKind;
 
 /// Taken off the permissions of a created file if the process's own umask cannot be read.
@@ -102,8 +102,9 @@ impl Target {
                 path: self.path.clone(),
             });
         };
-        if self.kind == VolumeKind::File {
-            self.seal_file(medium)?;
+        match self.kind {
+            VolumeKind::File => self.seal_file(medium)?,
+            VolumeKind::BlockDevice => self.refuse_written_device(medium)?,
         }
         let identity = Identity {
             size: medium.present(),
@@ -113,9 +114,26 @@ impl Target {
         Ok(identity)
     }
 
+    fn refuse_written_device(&self, medium: &Medium) -> Result<(), OpenError> {
+        let rdev = stat_of(medium.file(), medium.path())?.st_rdev;
+        match device_is_written(rdev) {
+            None => Ok(()),
+            Some(holders) => Err(OpenError::InUse {
+                path: self.path.clone(),
+                holders,
+            }),
+        }
+    }
+
     fn seal_file(&self, medium: &Medium) -> Result<(), OpenError> {
         medium.close_direct();
         let stat = stat_of(medium.file(), medium.path())?;
+        if self.access == Access::ReadWrite && stat.st_size.cast_unsigned() != self.size {
+            return Err(OpenError::InUse {
+                path: self.path.clone(),
+                holders: "another program changed its size during the run".to_owned(),
+            });
+        }
         prove_alone(medium.file(), medium.path(), &stat)?;
         match (&self.partial, self.access) {
             (Some(partial), Access::ReadWrite) => self.give_name(medium.file(), partial),
