@@ -32,11 +32,12 @@ pub use cancel::{Cancel, Cause};
 pub use hash::hash_volume;
 pub use limits::{DEFAULT_MEMORY, MIN_MEMORY};
 pub use local::LocalTarget;
+pub use lockstep_protocol::{Purpose, Scope, VerifyScope};
 pub use monitor::{Monitor, Notice, Phase, TargetProgress};
 pub use outcome::{Consistency, Outcome, SourceCounts, TargetOutcome, Verdict};
 pub use request::{
-    Compression, Connect, Connected, Consent, PlanLine, Purpose, Question, Request, Scope,
-    SnapshotChoice, TargetSpec, VerifyScope,
+    Compression, Connect, Connected, Consent, PlanLine, Question, Request, SnapshotChoice,
+    TargetSpec,
 };
 pub use source::run;
 pub use target::{ServeOptions, serve};

@@ -3,18 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lockstep_protocol::Failure;
+use lockstep_protocol::{Failure, Purpose, Scope, VerifyScope};
 use lockstep_transport::Link;
 use lockstep_volume::IoEngine;
-
-/// Whether the run may change its targets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Purpose {
-    /// Make every target byte-equal to the source.
-    Sync,
-    /// Compare only: `diff` and `--dry-run`. Nothing is written anywhere.
-    Compare,
-}
 
 /// How the source is kept from changing while it is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,15 +18,6 @@ pub enum SnapshotChoice {
     None,
 }
 
-/// Which bytes are re-read from the medium before a target is marked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum VerifyScope {
-    /// Everything written in this run.
-    Written,
-    /// The whole volume.
-    Full,
-}
-
 /// When pages are compressed before they are shipped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Compression {
@@ -45,15 +27,6 @@ pub enum Compression {
     Off,
     /// Always, at this zstd level (-7..=19).
     Level(i32),
-}
-
-/// Whether comparing happens at all.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Scope {
-    /// Ship only what differs.
-    Differences,
-    /// Ship everything, compare nothing.
-    Everything,
 }
 
 /// One line of what a run is about to overwrite, shown before it asks.

@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lockstep_merkle::GroupIndex;
-use lockstep_protocol::{Failure, FailureKind};
+use lockstep_protocol::{Failure, FailureKind, Purpose};
 use lockstep_volume::{Held, Hold, HoldLost, Source, VolumeKind, open_source_with};
 
 use super::feed::{Feed, Finish};
 use crate::failures::{sentence, source_unopened, volume_failed};
 use crate::hash::fold_table;
 use crate::monitor::{Monitor, Notice};
-use crate::request::{Purpose, Request, SnapshotChoice};
+use crate::request::{Request, SnapshotChoice};
 use crate::scan::{Scan, ScanFrom};
 
 /// Opens the source the way the request wants it held.

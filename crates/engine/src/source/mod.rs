@@ -16,10 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use lockstep_merkle::{EXTENT_SIZE, Geometry};
 use lockstep_protocol::limits::{NEWEST_VERSION, OLDEST_VERSION};
-use lockstep_protocol::{
-    Failure, FailureKind, Hello, Hold, Purpose as Terming, Scope as Shipping, Terms, Text,
-    VerifyScope as Checking,
-};
+use lockstep_protocol::{Failure, FailureKind, Hello, Hold, Purpose, Scope, Terms, Text};
 use lockstep_volume::{Identity, MappedCvs, Source, Volume};
 
 use self::drive::Common;
@@ -36,7 +33,7 @@ use crate::limits::{
 };
 use crate::monitor::{Monitor, Notice, Phase, TargetProgress};
 use crate::outcome::Outcome;
-use crate::request::{Consent, Purpose, Request, Scope, VerifyScope};
+use crate::request::{Consent, Request};
 
 /// Runs a request to its end.
 ///
@@ -44,7 +41,7 @@ use crate::request::{Consent, Purpose, Request, Scope, VerifyScope};
 /// early. Never panics on what a target, a link or a disk does.
 pub fn run(request: Request, monitor: Arc<dyn Monitor>, cancel: Arc<Cancel>) -> Outcome {
     let started = Instant::now();
-    let name = match run_name() {
+    let name = match random() {
         Ok(name) => name,
         Err(failure) => return unopened(&request, String::new(), failure, started),
     };
@@ -66,12 +63,12 @@ pub fn run(request: Request, monitor: Arc<dyn Monitor>, cancel: Arc<Cancel>) -> 
     }
 }
 
-fn run_name() -> Result<[u8; 16], Failure> {
-    let mut name = [0; 16];
-    getrandom::fill(&mut name).map_err(|error| {
+fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| {
         Failure::new(FailureKind::Internal, format!("no random bytes: {error}"))
     })?;
-    Ok(name)
+    Ok(bytes)
 }
 
 fn hex(name: &[u8]) -> String {
@@ -179,23 +176,17 @@ impl<'a> Run<'a> {
     }
 
     fn terms(&self) -> Terms {
-        let compares = self.request.purpose == Purpose::Compare;
+        let request = &self.request;
         Terms {
             geometry: self.feed.geometry(),
-            purpose: if compares {
-                Terming::Compare
-            } else {
-                Terming::Sync
+            purpose: request.purpose,
+            // A comparison that compares nothing would tell nothing.
+            scope: match request.purpose {
+                Purpose::Sync => request.scope,
+                Purpose::Compare => Scope::Differences,
             },
-            scope: match self.request.scope {
-                Scope::Everything if !compares => Shipping::Everything,
-                _ => Shipping::Differences,
-            },
-            verify: match self.request.verify {
-                VerifyScope::Written => Checking::Written,
-                VerifyScope::Full => Checking::Full,
-            },
-            hold: match self.request.consent {
+            verify: request.verify,
+            hold: match request.consent {
                 Consent::Given => Hold::None,
                 Consent::Ask(_) | Consent::Refused => Hold::UntilProceed,
             },
@@ -205,10 +196,7 @@ impl<'a> Run<'a> {
 
     fn hello(&self) -> Result<Hello, Failure> {
         let terms = self.terms();
-        let mut seed = [0; 8];
-        getrandom::fill(&mut seed).map_err(|error| {
-            Failure::new(FailureKind::Internal, format!("no random bytes: {error}"))
-        })?;
+        let seed = random()?;
         Ok(Hello {
             oldest: OLDEST_VERSION,
             newest: NEWEST_VERSION,

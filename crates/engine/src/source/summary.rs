@@ -3,14 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use lockstep_protocol::{Failure, FailureKind, VolumeState};
+use lockstep_protocol::{Failure, FailureKind, Purpose, VolumeState};
 use lockstep_volume::{Source, Volume};
 
 use super::feed::Feed;
 use super::hold;
 use super::target::{End, Target};
 use crate::outcome::{Consistency, Outcome, SourceCounts, TargetOutcome, Verdict};
-use crate::request::{Purpose, Request, SnapshotChoice};
+use crate::request::{Request, SnapshotChoice};
 
 /// All that an outcome is made of.
 pub(super) struct Ending<'a> {

@@ -14,7 +14,7 @@ use lockstep_volume::IoBuffer;
 
 use super::work::Work;
 use crate::failures::sentence;
-use crate::limits::{LINK_POLL, POLL};
+use crate::limits::LINK_POLL;
 
 /// Applies arriving data until the run is over.
 pub(super) fn apply(work: &Work<'_>, bulk: &BulkReceiver) {
@@ -61,7 +61,7 @@ impl<'a, 'b> Applier<'a, 'b> {
             .work
             .update(|session| session.arrived(&head))
             .map_err(|violation| broke(&sentence(&violation)))?;
-        let Some(mut pages) = self.buffer() else {
+        let Some(mut pages) = self.work.buffer() else {
             return Ok(());
         };
         self.unpack(frame, &head, &mut pages)?;
@@ -79,15 +79,6 @@ impl<'a, 'b> Applier<'a, 'b> {
                     format!("{error}: the source does not keep to what it hashed"),
                 )
             })
-    }
-
-    fn buffer(&self) -> Option<IoBuffer> {
-        while !self.work.is_over() {
-            if let Some(buffer) = self.work.pool.take_timeout(POLL) {
-                return Some(buffer);
-            }
-        }
-        None
     }
 
     /// The pages of the frame, one after the other, exactly as many as named.

@@ -5,7 +5,6 @@ use lockstep_protocol::{CheckOrder, Failure, FailureKind};
 use lockstep_volume::IoBuffer;
 
 use super::work::Work;
-use crate::limits::POLL;
 
 /// Flushes whenever that is due, until the run is over.
 pub(super) fn flush(work: &Work<'_>) {
@@ -20,7 +19,7 @@ pub(super) fn flush(work: &Work<'_>) {
 /// Reads back until the run is over.
 pub(super) fn check(work: &Work<'_>) {
     while let Some(order) = work.next_check() {
-        let Some(mut buffer) = buffer(work) else {
+        let Some(mut buffer) = work.buffer() else {
             return;
         };
         let checked = read_back(work, order, &mut buffer).and_then(|measured| {
@@ -37,15 +36,6 @@ pub(super) fn check(work: &Work<'_>) {
             return work.stop(failure);
         }
     }
-}
-
-fn buffer(work: &Work<'_>) -> Option<IoBuffer> {
-    while !work.is_over() {
-        if let Some(buffer) = work.pool.take_timeout(POLL) {
-            return Some(buffer);
-        }
-    }
-    None
 }
 
 fn read_back(

@@ -9,7 +9,7 @@ use lockstep_protocol::{
     VolumeState,
 };
 use lockstep_transport::{Link, LinkSender};
-use lockstep_volume::{BufferPool, IoFailure, IoFailureKind, MappedCvs};
+use lockstep_volume::{BufferPool, IoBuffer, IoFailure, IoFailureKind, MappedCvs};
 
 use super::mark::Marks;
 use super::open::Opened;
@@ -27,7 +27,7 @@ pub(super) struct Work<'a> {
     pub(super) plan: Plan,
     pub(super) standing: VolumeState,
     pub(super) expected: Arc<dyn CvTable>,
-    pub(super) pool: BufferPool,
+    pool: BufferPool,
     pub(super) marks: Mutex<Marks>,
     pub(super) sender: &'a LinkSender,
     own: Arc<dyn CvTable>,
@@ -165,6 +165,16 @@ impl<'a> Work<'a> {
         // One call wakes one thread; more checks want more of them.
         self.checks.notify_one();
         order
+    }
+
+    /// Waits for a buffer of one extent; `None` when the run is over.
+    pub(super) fn buffer(&self) -> Option<IoBuffer> {
+        while !self.is_over() {
+            if let Some(buffer) = self.pool.take_timeout(POLL) {
+                return Some(buffer);
+            }
+        }
+        None
     }
 
     /// Waits until the session is at a turn, or a moment.
