@@ -279,6 +279,62 @@ impl Medium {
             .map_err(|error| call.failed(error))
     }
 
+    /// As [`Medium::write_at`] of each; all of them in flight at once where that can be had.
+    pub(crate) fn write_many(&self, writes: &[(u64, &[u8])]) -> Result<(), IoFailure> {
+        let mut rest = writes;
+        while let Some((first, _)) = rest.first() {
+            let region = self.regions.first_part(*first..u64::MAX);
+            let inside = |(offset, buf): &(u64, &[u8])| {
+                *offset >= region.start && offset.saturating_add(buf.len() as u64) <= region.end
+            };
+            let count = rest.iter().take_while(|write| inside(write)).count();
+            let (together, others) = rest.split_at(count.max(1));
+            if count == 0 || !self.write_at_once(together)? {
+                together
+                    .iter()
+                    .try_for_each(|(offset, buf)| self.write_at(*offset, buf))?;
+            }
+            rest = others;
+        }
+        Ok(())
+    }
+
+    /// Whether io_uring wrote everything; `false` where it cannot, and the plain way may.
+    fn write_at_once(&self, writes: &[(u64, &[u8])]) -> Result<bool, IoFailure> {
+        let Some((first, _)) = writes.first() else {
+            return Ok(true);
+        };
+        let mut length = 0;
+        for (offset, buf) in writes {
+            self.writing_call(Operation::Write, *offset, buf.len() as u64)?;
+            length += buf.len() as u64;
+        }
+        if self.engine != IoEngine::Uring || !self.direct_writes.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let guard = self.direct();
+        let suits = |direct: &&Direct| {
+            let mut writes = writes.iter();
+            writes.all(|(offset, buf)| direct.suits_as_is(*offset, buf))
+        };
+        let Some(direct) = guard.as_ref().filter(suits) else {
+            return Ok(false);
+        };
+        let pass = self.regions.pass(*first, Wish::RatherDirect);
+        match pass.way() {
+            Way::Buffered => Ok(false),
+            Way::Direct => uring::write_all(direct.as_fd(), writes).map_err(|error| {
+                let call = Call {
+                    operation: Operation::Write,
+                    path: &self.path,
+                    offset: *first,
+                    length,
+                };
+                call.failed(error)
+            }),
+        }
+    }
+
     /// Writes region by region, each the way that is open just now.
     pub(crate) fn write_parts(&self, offset: u64, buf: &[u8]) -> rustix::io::Result<()> {
         let end = offset + buf.len() as u64;

@@ -56,6 +56,17 @@ pub trait Volume: Send + Sync {
     /// that was opened to be compared only.
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), IoFailure>;
 
+    /// [`Volume::write_at`] of several ranges in rising order, all in flight at once where the engine
+    /// can do that.
+    ///
+    /// # Errors
+    /// As [`Volume::write_at`]; any part of any range may then have been written.
+    fn write_many(&self, writes: &[(u64, &[u8])]) -> Result<(), IoFailure> {
+        writes
+            .iter()
+            .try_for_each(|(offset, buf)| self.write_at(*offset, buf))
+    }
+
     /// Makes the range read as zeros: a hole in a file, a zeroed range on a device.
     ///
     /// # Errors
@@ -108,10 +119,10 @@ impl fmt::Display for VolumeKind {
     }
 }
 
-/// How several reads are brought under way at once.
+/// How several reads or writes are brought under way at once.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum IoEngine {
-    /// One system call a read, on the caller's thread.
+    /// One system call a transfer, on the caller's thread.
     #[default]
     Threads,
     /// A small io_uring on each thread that calls; where the kernel refuses one, as `Threads`.

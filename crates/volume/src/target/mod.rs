@@ -237,6 +237,12 @@ impl Volume for Target {
             .write_at(offset, buf)
     }
 
+    fn write_many(&self, writes: &[(u64, &[u8])]) -> Result<(), IoFailure> {
+        let first = writes.first().map_or(0, |(offset, _)| *offset);
+        self.begun_medium(Operation::Write, first, 0)?
+            .write_many(writes)
+    }
+
     fn zero(&self, range: Range<u64>) -> Result<(), IoFailure> {
         let length = range.end.saturating_sub(range.start);
         self.begun_medium(Operation::Zero, range.start, length)?
