@@ -24,3 +24,6 @@ pub const MAX_IDENTITY: usize = 256;
 pub const DATA_HEAD_LEN: usize = 75;
 /// Extents written, or to be read back, that wait for one flush.
 pub const MAX_UNFLUSHED_EXTENTS: usize = 512;
+/// Extents written that wait to be read back, past which nothing more is asked
+/// for: a medium that is slower to read than to write holds the run back.
+pub const MAX_UNCHECKED_EXTENTS: usize = 4096;

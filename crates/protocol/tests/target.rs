@@ -11,7 +11,7 @@ mod table;
 use std::sync::Arc;
 
 use lockstep_merkle::{ExtentIndex, GROUP_SIZE, GroupIndex, GroupSet, MemoryCvs};
-use lockstep_protocol::limits::MAX_REPAIRS;
+use lockstep_protocol::limits::{MAX_REPAIRS, MAX_UNCHECKED_EXTENTS};
 use lockstep_protocol::{
     Applied, Exhausted, Hold, Plan, Purpose, Scope, TargetSession, Terms, VerifyScope, Violation,
     WantMode, WantOrder,
@@ -121,6 +121,26 @@ fn the_window_bounds_what_is_asked_for_until_it_is_applied() {
         .unwrap();
     assert!(target.session.has_wants());
     assert!(target.session.next_want().is_some());
+}
+
+#[test]
+fn nothing_more_is_asked_for_while_too_much_waits_to_be_read_back() {
+    let extents = MAX_UNCHECKED_EXTENTS as u64 + 1;
+    let differing: Vec<u64> = (0..extents).map(|extent| extent * 16).collect();
+    let mut target = compared(terms(extents * MIB), &differing);
+    for _ in 0..MAX_UNCHECKED_EXTENTS {
+        target.write();
+    }
+    assert!(
+        target.session.has_wants(),
+        "what is not flushed is bounded elsewhere"
+    );
+    target.flush();
+    assert!(!target.session.has_wants());
+    assert_eq!(target.session.next_want(), None);
+    target.read_back(&[]).unwrap();
+    assert!(target.session.has_wants());
+    target.write();
 }
 
 #[test]

@@ -34,7 +34,7 @@ use lockstep_merkle::{
     Root, fold,
 };
 
-use crate::limits::{MAX_REPAIRS, MAX_UNFLUSHED_EXTENTS};
+use crate::limits::{MAX_REPAIRS, MAX_UNCHECKED_EXTENTS, MAX_UNFLUSHED_EXTENTS};
 use crate::message::{DataHead, Plan, Stats};
 use crate::terms::{Purpose, Terms, Violation};
 
@@ -144,7 +144,7 @@ impl TargetSession {
 
     /// The next extent to ask for, if the window has room.
     pub fn next_want(&mut self) -> Option<WantOrder> {
-        if self.stage == Stage::Held || self.outstanding >= self.terms.window {
+        if !self.may_ask() {
             return None;
         }
         let extent = self.queue.pop_front()?;
@@ -280,7 +280,13 @@ impl TargetSession {
     /// Whether a want could be sent now.
     #[must_use]
     pub fn has_wants(&self) -> bool {
-        self.stage != Stage::Held && self.outstanding < self.terms.window && !self.queue.is_empty()
+        self.may_ask() && !self.queue.is_empty()
+    }
+
+    fn may_ask(&self) -> bool {
+        self.stage != Stage::Held
+            && self.outstanding < self.terms.window
+            && self.checks.len() < MAX_UNCHECKED_EXTENTS
     }
 
     /// Whether something is to be read back.
