@@ -16,6 +16,8 @@ pub(crate) const MAX_LANE_THREADS: usize = 4;
 /// several requests in a disk's queue, whatever the number of cores.
 pub(crate) const APPLY_THREADS: usize = 6;
 pub(crate) const CHECK_THREADS: usize = 6;
+/// Pages between two that are written, up to which they are written along.
+pub(crate) const BRIDGED_PAGES: usize = 2;
 /// Extents read ahead of the scan when the volume is not in memory.
 pub(crate) const PREFETCH_EXTENTS: u64 = 8;
 /// Written bytes that one flush makes durable, so that reading back overlaps

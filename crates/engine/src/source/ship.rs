@@ -176,7 +176,7 @@ impl Packer {
             adapts: compression == Compression::Auto,
             fast,
             small,
-            scratch: Vec::with_capacity(EXTENT_SIZE),
+            scratch: vec![0; EXTENT_SIZE],
             skips: 0,
             penalty: 0,
             waits: 0,
@@ -236,10 +236,8 @@ impl Packer {
             return None;
         }
         // Room only for what is worth it: zstd stops when it cannot succeed.
-        self.scratch.clear();
         let room = pages.len() * WORTH_NUMERATOR / WORTH_DENOMINATOR;
-        self.scratch.resize(room, 0);
-        match compressor.compress_to_buffer(pages, self.scratch.as_mut_slice()) {
+        match compressor.compress_to_buffer(pages, &mut self.scratch[..room]) {
             Ok(length) => {
                 self.penalty = 0;
                 Some(Bytes::copy_from_slice(&self.scratch[..length]))

@@ -2,19 +2,21 @@
 //! place in memory first, and written only when the group then has its
 //! promised chaining value.
 
+use std::ops::Range;
+
 use lockstep_merkle::{
-    ExtentIndex, GROUP_SIZE, GroupIndex, GroupSet, PAGES_PER_GROUP, PageSet, group_cv,
+    EXTENT_SIZE, ExtentIndex, GROUP_SIZE, GroupIndex, GroupSet, PageSet, group_cv, is_zero,
 };
 use lockstep_protocol::limits::DATA_HEAD_LEN;
 use lockstep_protocol::{
     Applied, ApplyOrder, DataHead, Encoding, Failure, FailureKind, Plan, WantMode,
 };
 use lockstep_transport::{Bulk, BulkReceiver};
-use lockstep_volume::IoBuffer;
 
 use super::work::Work;
+use super::written::{Written, bridged, bytes_of, hash_pages, pages_of};
 use crate::failures::sentence;
-use crate::limits::LINK_POLL;
+use crate::limits::{BRIDGED_PAGES, LINK_POLL};
 
 /// Applies arriving data until the run is over.
 pub(super) fn apply(work: &Work<'_>, bulk: &BulkReceiver) {
@@ -40,7 +42,7 @@ struct Applier<'a, 'b> {
     work: &'a Work<'b>,
     unpacker: zstd::bulk::Decompressor<'static>,
     packed: Vec<u8>,
-    group: Vec<u8>,
+    pages: Vec<u8>,
 }
 
 impl<'a, 'b> Applier<'a, 'b> {
@@ -50,8 +52,8 @@ impl<'a, 'b> Applier<'a, 'b> {
         Ok(Applier {
             work,
             unpacker,
-            packed: Vec::new(),
-            group: vec![0; GROUP_SIZE],
+            packed: vec![0; EXTENT_SIZE],
+            pages: vec![0; EXTENT_SIZE],
         })
     }
 
@@ -61,12 +63,15 @@ impl<'a, 'b> Applier<'a, 'b> {
             .work
             .update(|session| session.arrived(&head))
             .map_err(|violation| broke(&sentence(&violation)))?;
-        let Some(mut pages) = self.work.buffer() else {
+        let Some(mut image) = self.work.buffer() else {
             return Ok(());
         };
-        self.unpack(frame, &head, &mut pages)?;
-        let applied = if self.fits(&head, order, &pages)? {
-            let bytes = self.write(&head, &pages)?;
+        image.set_len(self.work.geometry.extent_len(head.extent));
+        self.read_own(&head, order, &mut image)?;
+        let own = self.own_data(&head, order, &image);
+        self.put_in_place(frame, &head, &mut image)?;
+        let applied = if self.fits(&head, order, &image) {
+            let bytes = self.write(&head, order, own, &image)?;
             Applied::Written { bytes }
         } else {
             Applied::Unfit
@@ -81,28 +86,105 @@ impl<'a, 'b> Applier<'a, 'b> {
             })
     }
 
-    /// The pages of the frame, one after the other, exactly as many as named.
-    fn unpack(
+    /// The groups as they are here, where the frame does not hold all of them.
+    fn read_own(
+        &self,
+        head: &DataHead,
+        order: ApplyOrder,
+        image: &mut [u8],
+    ) -> Result<(), Failure> {
+        let work = self.work;
+        let sent = head.data.union(head.zero);
+        let extent = work.geometry.extent_range(head.extent);
+        for group in order.groups.iter() {
+            let pages = group_pages(group, image.len());
+            if pages.is_subset(sent) {
+                continue;
+            }
+            let range = group_bytes(group, image.len());
+            let offset = extent.start + range.start as u64;
+            let bytes = &mut image[range];
+            if has_own_bytes(work.plan, order.mode) {
+                work.volume
+                    .read_at(offset, bytes)
+                    .map_err(|error| work.disk_failed(&error))?;
+            } else {
+                bytes.fill(0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Own pages that may be written along: they hold what they should, and
+    /// more than zeros, which may be a hole.
+    fn own_data(&self, head: &DataHead, order: ApplyOrder, image: &[u8]) -> PageSet {
+        let mut own = PageSet::EMPTY;
+        if !has_own_bytes(self.work.plan, order.mode) {
+            return own;
+        }
+        let sent = head.data.union(head.zero);
+        let near = |page: usize| {
+            let first = page.saturating_sub(BRIDGED_PAGES);
+            (first..page).any(|page| head.data.contains(page))
+        };
+        for page in pages_of(order.groups, image.len()).iter() {
+            if !sent.contains(page) && near(page) {
+                let range = self.bytes(head.extent, &(page..page + 1));
+                if !is_zero(&image[range]) {
+                    own.insert(page);
+                }
+            }
+        }
+        own
+    }
+
+    /// Overlays the extent's image with what was sent.
+    fn put_in_place(
         &mut self,
         frame: &Bulk,
         head: &DataHead,
-        pages: &mut IoBuffer,
+        image: &mut [u8],
     ) -> Result<(), Failure> {
-        let length = self.length(head.extent, head.data);
-        pages.set_len(length);
+        let length: usize = head
+            .data
+            .runs()
+            .map(|run| self.bytes(head.extent, &run).len())
+            .sum();
+        self.unpack(frame, head, length)?;
+        let mut at = 0;
+        for run in head.data.runs() {
+            let place = &mut image[bytes_of(self.work.geometry, head.extent, &run)];
+            match head.encoding {
+                Encoding::Raw => {
+                    frame.copy_to(DATA_HEAD_LEN + at, place);
+                }
+                Encoding::Zstd => place.copy_from_slice(&self.pages[at..at + place.len()]),
+            }
+            at += place.len();
+        }
+        for run in head.zero.runs() {
+            image[self.bytes(head.extent, &run)].fill(0);
+        }
+        Ok(())
+    }
+
+    /// The pages of a packed frame, one after the other, exactly as many bytes
+    /// as named; pages that are not packed stay where they are.
+    fn unpack(&mut self, frame: &Bulk, head: &DataHead, length: usize) -> Result<(), Failure> {
         let body = frame.len() - DATA_HEAD_LEN;
         match head.encoding {
-            Encoding::Raw if body == length => {
-                frame.copy_to(DATA_HEAD_LEN, pages);
-                Ok(())
-            }
+            Encoding::Raw if body == length => Ok(()),
             Encoding::Raw => Err(broke("pages of another length than named")),
             Encoding::Zstd => {
-                self.packed.resize(body, 0);
-                frame.copy_to(DATA_HEAD_LEN, &mut self.packed);
+                // A frame that is longer than an extent is not worth packing.
+                let packed = self
+                    .packed
+                    .get_mut(..body)
+                    .ok_or_else(|| broke("packed pages that are longer than plain ones"))?;
+                frame.copy_to(DATA_HEAD_LEN, packed);
                 let unpacked = self
                     .unpacker
-                    .decompress_to_buffer(&self.packed, &mut pages[..])
+                    .decompress_to_buffer(packed, &mut self.pages[..length])
                     .map_err(|error| broke(&format!("pages that do not unpack: {error}")))?;
                 if unpacked == length {
                     Ok(())
@@ -113,118 +195,81 @@ impl<'a, 'b> Applier<'a, 'b> {
         }
     }
 
-    fn length(&self, extent: ExtentIndex, set: PageSet) -> usize {
-        set.runs().map(|run| self.bytes(extent, &run).len()).sum()
-    }
-
-    /// Where a run of pages lies in its extent.
-    fn bytes(&self, extent: ExtentIndex, pages: &std::ops::Range<usize>) -> std::ops::Range<usize> {
-        let geometry = self.work.geometry;
-        let start = geometry.page_range_in_extent(extent, pages.start).start;
-        let end = geometry.page_range_in_extent(extent, pages.end - 1).end;
-        start..end
+    fn bytes(&self, extent: ExtentIndex, pages: &Range<usize>) -> Range<usize> {
+        bytes_of(self.work.geometry, extent, pages)
     }
 
     /// Whether every group would have its promised chaining value.
-    fn fits(&mut self, head: &DataHead, order: ApplyOrder, pages: &[u8]) -> Result<bool, Failure> {
+    fn fits(&self, head: &DataHead, order: ApplyOrder, image: &[u8]) -> bool {
         let geometry = self.work.geometry;
         let first = geometry.groups_of(head.extent).start;
-        let mut at = 0;
-        for group in order.groups.iter() {
+        order.groups.iter().all(|group| {
             let index = GroupIndex(first + group as u64);
-            let length = geometry.group_len(index);
-            let sent = pages_of(head.data, group);
-            let sent_length = self.length(head.extent, sent);
-            let part = &pages[at..at + sent_length];
-            at += sent_length;
-            let cv = if sent_length == length {
-                group_cv(geometry, index, part)
-            } else {
-                self.assemble(head, order.mode, group, index, part)?;
-                group_cv(geometry, index, &self.group[..length])
-            };
-            if cv != self.work.expected.cv(index) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// What the group will hold: its own pages, overlaid with those sent.
-    fn assemble(
-        &mut self,
-        head: &DataHead,
-        mode: WantMode,
-        group: usize,
-        index: GroupIndex,
-        mut sent: &[u8],
-    ) -> Result<(), Failure> {
-        let geometry = self.work.geometry;
-        let length = geometry.group_len(index);
-        match mode {
-            WantMode::Whole => self.group[..length].fill(0),
-            WantMode::Differing if self.work.plan == Plan::Create => {
-                self.group[..length].fill(0);
-            }
-            WantMode::Differing => self
-                .work
-                .volume
-                .read_at(geometry.group_range(index).start, &mut self.group[..length])
-                .map_err(|error| self.work.disk_failed(&error))?,
-        }
-        let base = group * GROUP_SIZE;
-        for page in pages_of(head.data, group).iter() {
-            let range = geometry.page_range_in_extent(head.extent, page);
-            let (bytes, rest) = sent.split_at(range.len());
-            self.group[range.start - base..range.end - base].copy_from_slice(bytes);
-            sent = rest;
-        }
-        for page in pages_of(head.zero, group).iter() {
-            let range = geometry.page_range_in_extent(head.extent, page);
-            self.group[range.start - base..range.end - base].fill(0);
-        }
-        Ok(())
+            let bytes = &image[group_bytes(group, image.len())];
+            group_cv(geometry, index, bytes) == self.work.expected.cv(index)
+        })
     }
 
     /// Writes and zeroes; returns the bytes made equal.
-    fn write(&self, head: &DataHead, pages: &[u8]) -> Result<u64, Failure> {
-        self.work.begin_overwrite()?;
-        let volume = &self.work.volume;
-        let extent = self.work.geometry.extent_range(head.extent);
-        let mut at = 0;
-        let mut written = 0;
-        for run in head.data.runs() {
-            let range = self.bytes(head.extent, &run);
-            let part = &pages[at..at + range.len()];
-            at += range.len();
-            volume
-                .write_at(extent.start + range.start as u64, part)
-                .map_err(|error| self.work.disk_failed(&error))?;
-            written += range.len() as u64;
-        }
+    fn write(
+        &self,
+        head: &DataHead,
+        order: ApplyOrder,
+        own: PageSet,
+        image: &[u8],
+    ) -> Result<u64, Failure> {
+        let work = self.work;
+        work.begin_overwrite()?;
+        let data = bridged(head.data, |page| own.contains(page));
+        let extent = work.geometry.extent_range(head.extent);
+        let writes: Vec<(u64, &[u8])> = data
+            .runs()
+            .map(|run| self.bytes(head.extent, &run))
+            .map(|range| (extent.start + range.start as u64, &image[range]))
+            .collect();
+        work.volume
+            .write_many(&writes)
+            .map_err(|error| work.disk_failed(&error))?;
         for run in head.zero.runs() {
             let range = self.bytes(head.extent, &run);
             let start = extent.start + range.start as u64;
-            volume
+            work.volume
                 .zero(start..start + range.len() as u64)
-                .map_err(|error| self.work.disk_failed(&error))?;
-            written += range.len() as u64;
+                .map_err(|error| work.disk_failed(&error))?;
         }
-        volume.start_writeback(extent);
-        Ok(written)
+        work.volume.start_writeback(extent);
+        self.remember(head, order, data.union(head.zero), image);
+        let made_equal = head.data.union(head.zero);
+        Ok(made_equal
+            .runs()
+            .map(|run| self.bytes(head.extent, &run).len() as u64)
+            .sum())
+    }
+
+    /// What the medium has to give back.
+    fn remember(&self, head: &DataHead, order: ApplyOrder, pages: PageSet, image: &[u8]) {
+        let written = Written {
+            groups: order.groups,
+            pages,
+            hash: hash_pages(self.work.geometry, head.extent, pages, image),
+        };
+        self.work.unproved.insert(head.extent, written);
     }
 }
 
-/// The pages of `set` that are in this group of its extent.
-fn pages_of(set: PageSet, group: usize) -> PageSet {
-    let mut whole = GroupSet::default();
-    whole.insert(group);
-    let mut pages = PageSet::default();
-    let first = group * PAGES_PER_GROUP;
-    set.iter()
-        .filter(|page| (first..first + PAGES_PER_GROUP).contains(page))
-        .for_each(|page| pages.insert(page));
-    pages
+/// Whether a group that is asked for has bytes of the target's that count.
+fn has_own_bytes(plan: Plan, mode: WantMode) -> bool {
+    mode == WantMode::Differing && plan != Plan::Create
+}
+
+fn group_bytes(group: usize, extent_len: usize) -> Range<usize> {
+    group * GROUP_SIZE..((group + 1) * GROUP_SIZE).min(extent_len)
+}
+
+fn group_pages(group: usize, extent_len: usize) -> PageSet {
+    let mut one = GroupSet::EMPTY;
+    one.insert(group);
+    pages_of(one, extent_len)
 }
 
 fn head(frame: &Bulk) -> Result<DataHead, Failure> {

@@ -20,6 +20,7 @@ mod place;
 mod tests;
 mod want;
 mod work;
+mod written;
 
 use std::path::PathBuf;
 use std::sync::Arc;

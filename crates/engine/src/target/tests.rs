@@ -252,6 +252,44 @@ fn a_drifted_target_becomes_equal_on_its_medium_and_is_marked() {
 }
 
 #[test]
+fn what_was_written_is_read_back_and_little_else() {
+    let lab = Lab::new(Vec::new());
+    assert_eq!(lab.run().exit_code(), 0);
+    // Pages 0, 5, 77, 300 to 302, 900 and 1200; no gap is short enough to write along.
+    assert_eq!(lab.place.0.count(Operation::Write), 6);
+    assert_eq!(lab.place.0.count(Operation::ReadBack), 6);
+
+    let mut drifted = lab.source.clone();
+    for page in [16, 19, 23, 32] {
+        drifted[page * 4096 + 1] ^= 1;
+    }
+    lab.place.0.write_at(0, &drifted).unwrap();
+    lab.place.0.flush().unwrap();
+    let outcome = lab.run();
+    assert_eq!(outcome.targets[0].bytes_written, 4 * 4096);
+    // The page written along is none of those that differed; 16 to 19 went as one.
+    assert_eq!(lab.place.0.count(Operation::Write), 6 + 1 + 3);
+    assert_eq!(lab.place.0.count(Operation::ReadBack), 6 + 3);
+    assert!(lab.on_medium() == lab.source);
+}
+
+#[test]
+fn a_bit_flipped_in_a_page_that_was_written_along_is_repaired() {
+    let lab = Lab::new(Vec::new());
+    let mut drifted = lab.source.clone();
+    drifted[16 * 4096] ^= 1;
+    drifted[18 * 4096] ^= 1;
+    lab.place.0.write_at(0, &drifted).unwrap();
+    lab.place.0.flush().unwrap();
+    lab.place.0.add(Fault::FlipBitAt {
+        offset: 17 * 4096 + 5,
+        times: 1,
+    });
+    assert_eq!(lab.run().exit_code(), 0);
+    assert!(lab.on_medium() == lab.source);
+}
+
+#[test]
 fn an_identical_target_is_not_written() {
     let lab = Lab::new(Vec::new());
     lab.run();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use lockstep_merkle::{CvTable, EXTENT_SIZE, Geometry, GroupIndex, PageSeed};
 use lockstep_protocol::{
     Failure, FailureKind, FlushTicket, Hello, Plan, Purpose, Scope, Stats, TargetSession, Terms,
-    VolumeState,
+    VerifyScope, VolumeState,
 };
 use lockstep_transport::{Link, LinkSender};
 use lockstep_volume::{BufferPool, IoBuffer, IoFailure, IoFailureKind, MappedCvs};
@@ -14,9 +14,10 @@ use lockstep_volume::{BufferPool, IoBuffer, IoFailure, IoFailureKind, MappedCvs}
 use super::mark::Marks;
 use super::open::Opened;
 use super::place::Place;
+use super::written::WaitingForProof;
 use super::{ServeOptions, state_frame};
 use crate::failures::{sentence, volume_failed};
-use crate::limits::{FLUSH_EVERY, FLUSH_NEW_EVERY, MIN_MEMORY, POLL};
+use crate::limits::{APPLY_THREADS, FLUSH_EVERY, FLUSH_NEW_EVERY, MIN_MEMORY, POLL};
 use crate::scan::{Scan, ScanFrom};
 
 /// One target's run, shared by its threads.
@@ -27,6 +28,7 @@ pub(super) struct Work<'a> {
     pub(super) plan: Plan,
     pub(super) standing: VolumeState,
     pub(super) expected: Arc<dyn CvTable>,
+    pub(super) unproved: WaitingForProof,
     pool: BufferPool,
     pub(super) marks: Mutex<Marks>,
     pub(super) sender: &'a LinkSender,
@@ -78,6 +80,7 @@ impl<'a> Work<'a> {
             plan,
             standing: opened.welcome.standing,
             expected,
+            unproved: WaitingForProof::default(),
             pool: BufferPool::new(EXTENT_SIZE, buffers(options)),
             marks: Mutex::new(opened.marks),
             sender: &link.sender,
@@ -249,6 +252,12 @@ impl<'a> Work<'a> {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether everything of a group that is proved has to come from the
+    /// medium, not only what this run wrote of it.
+    pub(super) fn trusts_no_cache(&self) -> bool {
+        self.from == ScanFrom::Medium || self.terms.verify == VerifyScope::Full
+    }
+
     pub(super) fn compares(&self) -> bool {
         self.terms.purpose == Purpose::Compare
     }
@@ -323,5 +332,7 @@ fn scratch(options: &ServeOptions) -> std::path::PathBuf {
 fn buffers(options: &ServeOptions) -> usize {
     let memory = options.memory.max(MIN_MEMORY);
     let extents = usize::try_from(memory).unwrap_or(usize::MAX) / EXTENT_SIZE;
-    extents.saturating_sub(options.threads).max(12)
+    extents
+        .saturating_sub(options.threads + APPLY_THREADS)
+        .max(12)
 }
