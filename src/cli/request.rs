@@ -240,7 +240,8 @@ impl RunOptions {
                             who: who(),
                             memory: self.memory,
                             threads: self.threads,
-                            uring: io == IoEngine::Uring,
+                            // The far side's kernel may allow what this one forbids.
+                            uring: self.io != IoChoice::Threads,
                         }),
                     },
                 })
@@ -268,18 +269,18 @@ impl RunOptions {
 impl IoChoice {
     /// The engine to use; io_uring that the kernel forbids is said, and threads do the work.
     pub(super) fn engine(self, output: &Output) -> IoEngine {
-        if self != IoChoice::Uring {
+        if self == IoChoice::Threads {
             return IoEngine::Threads;
         }
-        match probe_uring() {
-            Ok(()) => IoEngine::Uring,
-            Err(why) => {
-                output.warn(&format!(
-                    "io_uring cannot be used, threads read instead: {why}"
-                ));
-                IoEngine::Threads
-            }
+        let Err(why) = probe_uring() else {
+            return IoEngine::Uring;
+        };
+        let said = format!("io_uring cannot be used, threads do its work: {why}");
+        match self {
+            IoChoice::Uring => output.warn(&said),
+            IoChoice::Auto | IoChoice::Threads => tracing::info!("{said}"),
         }
+        IoEngine::Threads
     }
 }
 
