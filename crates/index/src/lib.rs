@@ -4,7 +4,16 @@
 //! was given, and folds to the root it names; after a kill or a power cut at any moment the old one
 //! or the new one is there, or none, and never a half one.
 //!
-//! An index is a hint: it saves reading what did not change.
+//! An index is a hint. It saves reading what did not change; what did not change is for a snapshot's
+//! delta to say, and [`inherit`] decides what is read all the same, so that a delta that lies is
+//! found out.
+//!
+//! ```text
+//!   run 1: full scan ──────────► save ─► index of snapshot A
+//!                                             │ load: every byte checked, or Unusable
+//!   run 2: delta A→B ─► inherit::plan ─► what to read ─► values of B ─► save ─► index of snapshot B
+//!                                             └─ a value that should be A's and is not: a lying delta
+//! ```
 //!
 //! # When an index is true
 //!
@@ -63,6 +72,7 @@ mod facts;
 mod folder;
 mod header;
 mod index;
+pub mod inherit;
 #[cfg(test)]
 mod interruptions;
 mod key;
