@@ -1,0 +1,8 @@
+//! The hash index as its users and its accidents see it.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod damage;
+mod golden;
+mod kill;
+mod scene;
+mod story;
