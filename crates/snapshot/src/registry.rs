@@ -1,7 +1,10 @@
 //! All providers: a new one is its file and a line here.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 use crate::provider::Provider;
-use crate::providers::{Btrfs, Reflink};
+use crate::providers::{Btrfs, Exec, Lvm, Reflink, Zfs};
 
 /// The providers that a volume can be frozen with, the preferred ones first.
 #[derive(Debug)]
@@ -14,8 +17,22 @@ impl Registry {
     #[must_use]
     pub fn system() -> Self {
         Self {
-            providers: vec![Box::new(Reflink::new()), Box::new(Btrfs::new())],
+            providers: vec![
+                Box::new(Reflink::new()),
+                Box::new(Btrfs::new()),
+                Box::new(Lvm::new()),
+                Box::new(Zfs::new()),
+            ],
         }
+    }
+
+    /// The same, and before them the user's own program with its first arguments.
+    #[must_use]
+    pub fn with_program(program: PathBuf, arguments: Vec<OsString>) -> Self {
+        let mut registry = Self::system();
+        let exec = Box::new(Exec::new(program, arguments));
+        registry.providers.insert(0, exec);
+        registry
     }
 
     /// Only these, in this order.

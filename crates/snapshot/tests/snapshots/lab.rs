@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// Set where a test that cannot run is a failure.
 const REQUIRED: &str = "LOCKSTEP_REQUIRE_LABS";
@@ -95,7 +96,15 @@ impl Mounted {
 }
 
 impl Drop for Mounted {
+    /// Patiently: a process that another test is just starting has all our files open for a moment.
     fn drop(&mut self) {
-        run("umount", &[text(&self.point)]);
+        let unmounted = || run("umount", &[text(&self.point)]).is_some();
+        for _ in 0..50 {
+            if unmounted() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        run("umount", &["--lazy", text(&self.point)]);
     }
 }
