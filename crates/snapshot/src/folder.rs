@@ -18,7 +18,7 @@ use crate::error::SnapshotError;
 
 /// The folder's name.
 pub const FOLDER: &str = ".lockstep-snapshots";
-/// Tries to make a folder that others keep removing.
+/// Tries to work in a folder that others keep removing.
 const MAX_REMOVALS: usize = 16;
 
 /// The folder of the images of the volumes beside it, held open.
@@ -33,7 +33,7 @@ pub(crate) struct Folder {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) name: String,
-    pub(crate) is_folder: bool,
+    pub(crate) kind: FileType,
 }
 
 impl Folder {
@@ -47,24 +47,41 @@ impl Folder {
         }
     }
 
-    /// The folder for a volume, made durably if there is none.
-    pub(crate) fn make(volume: &Path) -> Result<Self, SnapshotError> {
-        let parent = open_parent(volume)?;
-        let path = path_for(volume);
+    /// Works in the folder for a volume, made durably if there is none. It is gone again if the work
+    /// fails and left nothing in it.
+    pub(crate) fn make_for<T>(
+        volume: &Path,
+        work: impl Fn(&Self) -> Result<T, SnapshotError>,
+    ) -> Result<T, SnapshotError> {
         for _ in 0..MAX_REMOVALS {
-            match mkdirat(&parent, FOLDER, Mode::RWXU) {
-                Ok(()) => sync(&parent, &path)?,
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(SnapshotError::io("making", &path)(error)),
-            }
-            match Self::open(volume, &parent) {
-                Ok(folder) => return Self::new(volume, parent, folder),
-                // Whoever released the last image removed it.
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(failed(volume, error)),
+            let folder = match Self::make(volume) {
+                Err(error) if error.is_missing() => continue,
+                folder => folder?,
+            };
+            match work(&folder) {
+                // Whoever released the last image has just removed the folder.
+                Err(error) if error.is_missing() => {}
+                Err(error) => {
+                    // The first error counts.
+                    let _ = folder.remove_if_empty();
+                    return Err(error);
+                }
+                done => return done,
             }
         }
         Err(failed(volume, Errno::NOENT))
+    }
+
+    fn make(volume: &Path) -> Result<Self, SnapshotError> {
+        let parent = open_parent(volume)?;
+        let path = path_for(volume);
+        match mkdirat(&parent, FOLDER, Mode::RWXU) {
+            Ok(()) => sync(&parent, &path)?,
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(SnapshotError::io("making", &path)(error)),
+        }
+        let folder = Self::open(volume, &parent).map_err(|error| failed(volume, error))?;
+        Self::new(volume, parent, folder)
     }
 
     fn open(volume: &Path, parent: &File) -> rustix::io::Result<File> {
@@ -125,19 +142,20 @@ impl Folder {
             if name != "." && name != ".." {
                 entries.push(Entry {
                     name: name.to_owned(),
-                    is_folder: self.is_folder(name, entry.file_type()),
+                    kind: self.kind(name, entry.file_type()),
                 });
             }
         }
         Ok(entries)
     }
 
-    fn is_folder(&self, name: &str, told: FileType) -> bool {
+    fn kind(&self, name: &str, told: FileType) -> FileType {
         if told != FileType::Unknown {
-            return told == FileType::Directory;
+            return told;
         }
+        // Some filesystems do not say it in the list.
         let stat = rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW);
-        stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+        stat.map_or(told, |stat| FileType::from_raw_mode(stat.st_mode))
     }
 
     /// Removes a file; one that is gone already is no error.
@@ -232,7 +250,7 @@ mod tests {
         folder.remove_if_empty().unwrap();
         let again = Folder::make(&volume).unwrap();
         assert_eq!(again.entries().unwrap()[0].name, "image");
-        assert!(!again.entries().unwrap()[0].is_folder);
+        assert_eq!(again.entries().unwrap()[0].kind, FileType::RegularFile);
         again.remove_file("image").unwrap();
         again.remove_file("image").unwrap();
         again.remove_if_empty().unwrap();

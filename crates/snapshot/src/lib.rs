@@ -27,7 +27,11 @@
 //! Everything here blocks; threads belong to the caller.
 #![cfg_attr(
     test,
-    expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
+    expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test"),
+    expect(
+        clippy::single_range_in_vec_init,
+        reason = "lists of one range are meant"
+    )
 )]
 
 mod changed;

@@ -26,7 +26,7 @@ use lockstep_volume::{
     BTRFS_FIRST_SUBVOLUME, BTRFS_SUBVOLUME_TOP, Subvolume, remove_subvolume, snapshot_subvolume,
     subvolume_of,
 };
-use rustix::fs::{CWD, Mode, OFlags, openat, syncfs};
+use rustix::fs::{CWD, FileType, Mode, OFlags, openat, syncfs};
 use serde::{Deserialize, Serialize};
 
 use crate::changed::Changed;
@@ -108,19 +108,16 @@ impl Provider for Btrfs {
             why,
         };
         let place = Place::of(volume).map_err(unfit)?;
-        let folder = Folder::make(&place.volume)?;
-        self.observer.done(Step::FolderMade);
         let text = name.to_string();
-        let made = snapshot_subvolume(&place.top, folder.file(), &c_name(&text)?);
-        if let Err(error) = made {
-            // The first error counts.
-            let _ = folder.remove_if_empty();
-            return Err(SnapshotError::io("making", &folder.join(&text))(error));
-        }
-        self.observer.done(Step::Named);
-        let snapshot = describe(&folder, name, &place.volume)?;
-        self.observer.done(Step::Sealed);
-        Ok(snapshot)
+        Folder::make_for(&place.volume, |folder| {
+            self.observer.done(Step::FolderMade);
+            snapshot_subvolume(&place.top, folder.file(), &c_name(&text)?)
+                .map_err(SnapshotError::io("making", &folder.join(&text)))?;
+            self.observer.done(Step::Named);
+            let snapshot = describe(folder, name, &place.volume)?;
+            self.observer.done(Step::Sealed);
+            Ok(snapshot)
+        })
     }
 
     fn open(&self, snapshot: &Snapshot) -> Result<Image, SnapshotError> {
@@ -178,7 +175,8 @@ impl Provider for Btrfs {
             return Ok(found);
         };
         for entry in folder.entries()? {
-            let whole = SnapshotName::of_volume(&entry.name, name).filter(|_| entry.is_folder);
+            let whole = SnapshotName::of_volume(&entry.name, name)
+                .filter(|_| entry.kind == FileType::Directory);
             if let Some(whole) = whole {
                 found.whole.push(describe(&folder, &whole, &volume)?);
             }

@@ -8,19 +8,32 @@ use crate::lab::{Mounted, need};
 use crate::stage::{PAGE, Random, SIZE, Stage, preallocate, punch, write};
 use crate::writers::{Way, Writer};
 
-/// Images taken of each kind of writer.
-const IMAGES: usize = 6;
-/// Rounds of random changes, each compared with the one before.
-const ROUNDS: u64 = 12;
+/// How much is tried.
+struct Effort {
+    /// Images taken of each kind of writer.
+    images: usize,
+    /// Rounds of random changes, each compared with the one before.
+    rounds: u64,
+}
 
-fn conforms(stage: &Stage) {
+const THOROUGH: Effort = Effort {
+    images: 6,
+    rounds: 12,
+};
+/// For a provider that starts a program at every turn.
+const BRIEF: Effort = Effort {
+    images: 2,
+    rounds: 4,
+};
+
+fn conforms(stage: &Stage, effort: &Effort) {
     it_is_fit_and_says_what_it_costs(stage);
     the_image_is_the_volume_and_stays_so(stage);
     names_are_not_taken_twice(stage);
-    a_delta_covers_every_changed_byte_and_little_else(stage);
+    a_delta_covers_every_changed_byte_and_little_else(stage, effort.rounds);
     what_a_crash_leaves_is_found_and_removed(stage);
     for way in [Way::Buffered, Way::Direct, Way::Mapped, Way::Mixed] {
-        an_image_of_a_busy_volume_is_sound(stage, way);
+        an_image_of_a_busy_volume_is_sound(stage, way, effort.images);
     }
     stage.assert_nothing_is_left();
 }
@@ -84,11 +97,11 @@ fn names_are_not_taken_twice(stage: &Stage) {
     stage.assert_nothing_is_left();
 }
 
-fn a_delta_covers_every_changed_byte_and_little_else(stage: &Stage) {
+fn a_delta_covers_every_changed_byte_and_little_else(stage: &Stage, rounds: u64) {
     let volume = stage.open_volume();
     let mut random = Random::new(42);
     let mut base = stage.freeze("0");
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds {
         for _ in 0..random.below(6) {
             let at = random.below(SIZE / PAGE) * PAGE + random.below(2) * random.below(PAGE);
             let range = at..(at + 1 + random.below(40_000)).min(SIZE);
@@ -134,11 +147,11 @@ fn what_a_crash_leaves_is_found_and_removed(stage: &Stage) {
     stage.assert_nothing_is_left();
 }
 
-fn an_image_of_a_busy_volume_is_sound(stage: &Stage, way: Way) {
+fn an_image_of_a_busy_volume_is_sound(stage: &Stage, way: Way, images: usize) {
     let writer = Writer::start(&stage.volume, way);
     let atomicity = stage.atomicity();
     let mut base = None;
-    for image in 0..IMAGES {
+    for image in 0..images {
         let flushed = writer.flushed();
         let snapshot = stage.freeze(&format!("busy{image}"));
         writer.assert_sound(&stage.bytes(&snapshot), flushed, atomicity);
@@ -154,26 +167,26 @@ fn an_image_of_a_busy_volume_is_sound(stage: &Stage, way: Way) {
 #[test]
 fn reflink_on_xfs_conforms() {
     let mounted = need!(Mounted::xfs(), "no root, loop device or XFS");
-    conforms(&Stage::on(mounted, Reflink::new()));
+    conforms(&Stage::on(mounted, Reflink::new()), &THOROUGH);
 }
 
 #[test]
 fn reflink_on_btrfs_conforms() {
     let mounted = need!(Mounted::btrfs(), "no root, loop device or btrfs");
-    conforms(&Stage::on(mounted, Reflink::new()));
+    conforms(&Stage::on(mounted, Reflink::new()), &THOROUGH);
 }
 
 #[test]
 fn reflink_on_btrfs_by_maps_only_conforms() {
     let mounted = need!(Mounted::btrfs(), "no root, loop device or btrfs");
-    conforms(&Stage::on(mounted, Reflink::by_maps_only()));
+    conforms(&Stage::on(mounted, Reflink::by_maps_only()), &THOROUGH);
 }
 
 #[test]
 fn a_btrfs_subvolume_conforms() {
     let mounted = need!(Mounted::btrfs(), "no root, loop device or btrfs");
     let stage = Stage::in_subvolume(mounted, Btrfs::new());
-    conforms(&need!(stage, "no btrfs-progs"));
+    conforms(&need!(stage, "no btrfs-progs"), &THOROUGH);
 }
 
 /// The example in the documentation.
@@ -188,7 +201,7 @@ fn example() -> Exec {
 #[test]
 fn the_example_of_a_snapshot_program_conforms() {
     let mounted = need!(Mounted::xfs(), "no root, loop device or XFS");
-    conforms(&Stage::on(mounted, example()));
+    conforms(&Stage::on(mounted, example()), &BRIEF);
 }
 
 #[test]

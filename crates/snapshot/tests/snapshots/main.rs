@@ -6,4 +6,5 @@ mod crashes;
 mod lab;
 mod stage;
 mod unsound;
+mod without_rights;
 mod writers;
