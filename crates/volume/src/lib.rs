@@ -16,7 +16,7 @@
 //! | `holders/` | who else uses a file or a device, for messages and as a guard |
 //! | `identity/` | what a path really is, here, on the wire, and after a reboot |
 //! | `medium`, `direct`, `regions`, `zeroing`, `transfer` | the I/O itself |
-//! | `kernel`, `uring`, `cvs`, `mapping` | all the `unsafe` there is: calls that rustix has no safe form of |
+//! | `kernel`, `uring`, `cvs`, `mapping`, `extents`, `btrfs` | all the `unsafe` there is: calls that rustix has no safe form of |
 //!
 //! Everything here blocks; threads belong to the caller.
 #![cfg_attr(
@@ -24,9 +24,11 @@
     expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
 )]
 
+mod btrfs;
 mod buffer;
 mod cvs;
 mod direct;
+mod extents;
 mod failure;
 pub mod faults;
 mod filesystem;
@@ -46,8 +48,13 @@ mod uring;
 mod volume;
 mod zeroing;
 
+pub use btrfs::{
+    BTRFS_FIRST_SUBVOLUME, BTRFS_SUBVOLUME_TOP, BtrfsContent, BtrfsExtent, BtrfsState, Subvolume,
+    btrfs_state, next_extent_items, remove_subvolume, snapshot_subvolume, subvolume_of,
+};
 pub use buffer::{BUFFER_ALIGNMENT, BufferPool, IoBuffer};
 pub use cvs::MappedCvs;
+pub use extents::{ExtentFlags, FileExtent, count_extents, is_on_realtime_device, next_extents};
 pub use failure::{IoFailure, IoFailureKind, Operation};
 pub use identity::{BadIdentity, Identity, MAX_DURABLE_TEXT, MAX_IDENTITY_BYTES, identify};
 pub use mapping::FileMapping;
