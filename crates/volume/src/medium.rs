@@ -300,6 +300,10 @@ impl Medium {
     }
 
     /// Whether io_uring wrote everything; `false` where it cannot, and the plain way may.
+    ///
+    /// Never on a device: there the kernel drops what the page cache holds of the range only before
+    /// an asynchronous write and not after it (block/fops.c), so that a read which comes between
+    /// would leave the old bytes in the cache.
     fn write_at_once(&self, writes: &[(u64, &[u8])]) -> Result<bool, IoFailure> {
         let Some((first, _)) = writes.first() else {
             return Ok(true);
@@ -309,7 +313,10 @@ impl Medium {
             self.writing_call(Operation::Write, *offset, buf.len() as u64)?;
             length += buf.len() as u64;
         }
-        if self.engine != IoEngine::Uring || !self.direct_writes.load(Ordering::Acquire) {
+        if self.engine != IoEngine::Uring
+            || self.kind == VolumeKind::BlockDevice
+            || !self.direct_writes.load(Ordering::Acquire)
+        {
             return Ok(false);
         }
         let guard = self.direct();
