@@ -70,8 +70,10 @@ impl<'a, 'b> Applier<'a, 'b> {
         self.read_own(&head, order, &mut image)?;
         let own = self.own_data(&head, order, &image);
         self.put_in_place(frame, &head, &mut image)?;
+        let data = bridged(head.data, |page| own.contains(page));
+        let written = self.promise(&head, order, data.union(head.zero), &image);
         let applied = if self.fits(&head, order, &image) {
-            let bytes = self.write(&head, order, own, &image)?;
+            let bytes = self.write(&head, data, written, &image)?;
             Applied::Written { bytes }
         } else {
             Applied::Unfit
@@ -214,13 +216,12 @@ impl<'a, 'b> Applier<'a, 'b> {
     fn write(
         &self,
         head: &DataHead,
-        order: ApplyOrder,
-        own: PageSet,
+        data: PageSet,
+        written: Written,
         image: &[u8],
     ) -> Result<u64, Failure> {
         let work = self.work;
         work.begin_overwrite()?;
-        let data = bridged(head.data, |page| own.contains(page));
         let extent = work.geometry.extent_range(head.extent);
         let writes: Vec<(u64, &[u8])> = data
             .runs()
@@ -238,7 +239,7 @@ impl<'a, 'b> Applier<'a, 'b> {
                 .map_err(|error| work.disk_failed(&error))?;
         }
         work.volume.start_writeback(extent);
-        self.remember(head, order, data.union(head.zero), image);
+        work.unproved.insert(head.extent, written);
         let made_equal = head.data.union(head.zero);
         Ok(made_equal
             .runs()
@@ -246,14 +247,14 @@ impl<'a, 'b> Applier<'a, 'b> {
             .sum())
     }
 
-    /// What the medium has to give back.
-    fn remember(&self, head: &DataHead, order: ApplyOrder, pages: PageSet, image: &[u8]) {
-        let written = Written {
+    /// What the medium has to give back. Made before the groups are measured: if memory changes
+    /// between the two, the groups do not fit, and if it changes later, the medium does not.
+    fn promise(&self, head: &DataHead, order: ApplyOrder, pages: PageSet, image: &[u8]) -> Written {
+        Written {
             groups: order.groups,
             pages,
             hash: hash_pages(self.work.geometry, head.extent, pages, image),
-        };
-        self.work.unproved.insert(head.extent, written);
+        }
     }
 }
 

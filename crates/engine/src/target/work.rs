@@ -333,6 +333,6 @@ fn buffers(options: &ServeOptions) -> usize {
     let memory = options.memory.max(MIN_MEMORY);
     let extents = usize::try_from(memory).unwrap_or(usize::MAX) / EXTENT_SIZE;
     extents
-        .saturating_sub(options.threads + APPLY_THREADS)
+        .saturating_sub(options.threads + 2 * APPLY_THREADS)
         .max(12)
 }

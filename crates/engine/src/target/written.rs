@@ -6,8 +6,10 @@
 //!   written      ▒▒▒▒        ▒▒          small gaps are written along
 //! ```
 //! A group's chaining value is computed before it is written, over what it
-//! will hold. The medium then has to show the same bytes, and what was not
-//! written is as the scan found it: so the value is that of the medium.
+//! will hold: what was sent, and for the rest its own pages, read once more
+//! through the page cache as the scan reads. The medium then has to give back
+//! the written pages, byte for byte. A group of which nothing was written is
+//! read from the medium as a whole: the scan and the second reading disagree.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,6 +27,18 @@ pub(super) struct Written {
     pub(super) pages: PageSet,
     /// Hash of the pages' bytes, one after the other.
     pub(super) hash: blake3::Hash,
+}
+
+impl Written {
+    /// Whether something of each of its groups was written.
+    pub(super) fn touches_every_group(&self, geometry: Geometry, extent: ExtentIndex) -> bool {
+        let extent_len = geometry.extent_len(extent);
+        self.groups.iter().all(|group| {
+            let mut one = GroupSet::EMPTY;
+            one.insert(group);
+            pages_of(one, extent_len).intersects(self.pages)
+        })
+    }
 }
 
 /// Hashes these pages of an extent, one after the other.
@@ -80,8 +94,8 @@ pub(super) fn bridged(pages: PageSet, may_bridge: impl Fn(usize) -> bool) -> Pag
     bridged
 }
 
-/// What waits for its proof, a hundred bytes an extent; the session bounds how
-/// many extents that are.
+/// What waits for its proof, a hundred bytes an extent. The session asks for
+/// nothing more while too many extents wait.
 #[derive(Default)]
 pub(super) struct WaitingForProof(Mutex<HashMap<u64, Written>>);
 
