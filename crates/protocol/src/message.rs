@@ -4,7 +4,7 @@ use lockstep_merkle::{Cv, ExtentIndex, GroupIndex, GroupSet, PageDigest, PageSet
 
 use crate::failure::Failure;
 use crate::limits::MAX_TEXT;
-use crate::terms::{Hold, Purpose, Scope, VerifyScope};
+use crate::terms::{Evidence, Hold, Purpose, Scope, VerifyScope};
 
 /// One line of text from or to a peer: at most [`MAX_TEXT`] bytes, without
 /// control characters, line separators and changes of direction. Longer text
@@ -167,7 +167,7 @@ pub struct Stats {
     pub extents_compared: u64,
     /// Bytes made equal, zeroed ranges included.
     pub bytes_written: u64,
-    /// Bytes read back and proved.
+    /// Bytes of the groups that are proved by what was read back of them.
     pub bytes_verified: u64,
 }
 
@@ -195,8 +195,8 @@ pub enum SourceFrame {
     Done {
         /// Its root.
         root: Root,
-        /// Whether the source is proved to have stayed the same.
-        proved: bool,
+        /// What the source can say for it.
+        evidence: Evidence,
     },
     /// The source gives up.
     Abort(Failure),

@@ -59,6 +59,18 @@ impl Terms {
     }
 }
 
+/// What the source can say for the bytes that its root stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Evidence {
+    /// Nothing: it may have changed while it was read.
+    None,
+    /// They are of one instant, and all of them were read in this run.
+    Full,
+    /// They are of one instant; of what did not change since an earlier run,
+    /// by a snapshot's word, the hashes of that run were taken.
+    Delta,
+}
+
 /// Whether writing waits for agreement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hold {

@@ -211,7 +211,7 @@ impl Lane<'_> {
         }
         Some(SourceFrame::Done {
             root: finish.root,
-            proved: finish.proved,
+            evidence: finish.evidence,
         })
     }
 

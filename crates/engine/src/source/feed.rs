@@ -6,13 +6,13 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lockstep_merkle::{Cv, CvTable, ExtentIndex, Geometry, GroupIndex, Root};
-use lockstep_protocol::Failure;
+use lockstep_protocol::{Evidence, Failure};
 
-/// The source's last word: its root, and whether it is proved unchanged.
+/// The source's last word: its root, and what it can say for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Finish {
     pub(crate) root: Root,
-    pub(crate) proved: bool,
+    pub(crate) evidence: Evidence,
 }
 
 /// What a follower finds when it looks.

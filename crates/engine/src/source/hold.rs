@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lockstep_merkle::GroupIndex;
-use lockstep_protocol::{Failure, FailureKind, Purpose};
+use lockstep_protocol::{Evidence, Failure, FailureKind, Purpose};
 use lockstep_volume::{Held, Hold, HoldLost, Source, VolumeKind, open_source_with};
 
 use super::feed::{Feed, Finish};
@@ -84,8 +84,11 @@ pub(super) fn scan(
         return Ok(None);
     }
     let root = fold_table(feed.geometry(), feed.tree())?;
-    let proved = prove(request, source, feed, pool)?;
-    Ok(Some(Finish { root, proved }))
+    let evidence = match prove(request, source, feed, pool)? {
+        true => Evidence::Full,
+        false => Evidence::None,
+    };
+    Ok(Some(Finish { root, evidence }))
 }
 
 /// Whether the bytes that were hashed are those of one instant.

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use lockstep_protocol::{Failure, FailureKind, Purpose, VolumeState};
+use lockstep_protocol::{Evidence, Failure, FailureKind, Purpose, VolumeState};
 use lockstep_volume::{Source, Volume};
 
 use super::feed::Feed;
@@ -34,7 +34,7 @@ pub(super) fn outcome(ending: &Ending<'_>) -> Outcome {
         .collect();
     let finish = ending.feed.finished();
     let held = hold::is_held(ending.source);
-    let proved = finish.is_some_and(|finish| finish.proved);
+    let proved = finish.is_some_and(|finish| finish.evidence != Evidence::None);
     let aborted = ending.feed.aborted();
     let verdict = whole(&targets);
     Outcome {

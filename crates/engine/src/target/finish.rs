@@ -6,7 +6,7 @@ use bytes::Bytes;
 use lockstep_ledger::{Proof, ProofLevel};
 use lockstep_merkle::Root;
 use lockstep_protocol::{
-    Failure, FailureKind, Plan, Stats, TargetFrame, TargetSession, VolumeState,
+    Evidence, Failure, FailureKind, Plan, Stats, TargetFrame, TargetSession, VolumeState,
 };
 
 use lockstep_volume::{OpenError, OpenErrorKind};
@@ -78,7 +78,7 @@ pub(super) fn mark(work: &Work<'_>) -> Result<Finished, Failure> {
     if work.compares() {
         return Ok(Finished::Compared);
     }
-    let (root, proved) = work.session().settled().ok_or_else(|| {
+    let (root, evidence) = work.session().settled().ok_or_else(|| {
         Failure::new(
             FailureKind::Internal,
             "ended before every extent was proved",
@@ -89,7 +89,11 @@ pub(super) fn mark(work: &Work<'_>) -> Result<Finished, Failure> {
         .own_root()
         .map_err(|error| Failure::new(FailureKind::Internal, sentence(&error)))?;
     let size = work.geometry.size();
-    let proof = Proof::new(*own.as_bytes(), *root.as_bytes(), size, ProofLevel::Full)
+    let level = match evidence {
+        Evidence::None | Evidence::Full => ProofLevel::Full,
+        Evidence::Delta => ProofLevel::Delta,
+    };
+    let proof = Proof::new(*own.as_bytes(), *root.as_bytes(), size, level)
         .map_err(|error| Failure::new(FailureKind::Mismatch, sentence(&error)))?;
     if work.plan != Plan::Keep {
         // Its size, or its name, changes even if none of its bytes do.
@@ -99,7 +103,7 @@ pub(super) fn mark(work: &Work<'_>) -> Result<Finished, Failure> {
         .flush()
         .map_err(|error| work.disk_failed(&error))?;
     let identity = work.volume.seal().map_err(|error| unsealed(work, &error))?;
-    if !proved {
+    if evidence == Evidence::None {
         return Err(unproved());
     }
     let written = work.stats().bytes_written;

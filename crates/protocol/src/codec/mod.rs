@@ -9,7 +9,7 @@
 //!   2 digests    u64 first group, 1 to 1024 × 32 B chaining value
 //!   3 counted    u64 extent
 //!   4 proceed
-//!   5 done       32 B root, flag proved
+//!   5 done       32 B root, u8 evidence: none, full, delta
 //!   6 abort      failure
 //!
 //! target → source
@@ -75,8 +75,8 @@ impl SourceFrame {
             SourceFrame::Digests { first, cvs } => out.digests(*first, cvs),
             SourceFrame::Counted { extent } => out.u8(3).u64(extent.0).end(),
             SourceFrame::Proceed => out.u8(4).end(),
-            SourceFrame::Done { root, proved } => {
-                out.u8(5).bytes(root.as_bytes()).flag(*proved).end();
+            SourceFrame::Done { root, evidence } => {
+                out.u8(5).bytes(root.as_bytes()).evidence(*evidence).end();
             }
             SourceFrame::Abort(failure) => out.u8(6).failure(failure).end(),
         }
@@ -98,7 +98,7 @@ impl SourceFrame {
             4 => SourceFrame::Proceed,
             5 => SourceFrame::Done {
                 root: Root::from_bytes(input.array("root")?),
-                proved: input.flag("proof")?,
+                evidence: input.evidence()?,
             },
             6 => SourceFrame::Abort(input.failure()?),
             other => return Err(Malformed::UnknownType(other)),

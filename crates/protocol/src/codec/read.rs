@@ -9,7 +9,7 @@ use super::Malformed;
 use crate::failure::{Failure, FailureKind};
 use crate::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY, MAX_TEXT, MAX_WANTS_PER_EXTENT, MAX_WINDOW};
 use crate::message::{Hello, Plan, SourceFrame, Stats, Text, VolumeState, Want, Welcome};
-use crate::terms::{Hold, Purpose, Scope, VerifyScope};
+use crate::terms::{Evidence, Hold, Purpose, Scope, VerifyScope};
 
 /// Extents of the largest volume.
 const MAX_EXTENTS: u64 = MAX_VOLUME_SIZE / EXTENT_SIZE as u64;
@@ -60,6 +60,15 @@ impl Reader<'_> {
             0 => Ok(false),
             1 => Ok(true),
             _ => Err(Malformed::OutOfRange(field)),
+        }
+    }
+
+    pub(super) fn evidence(&mut self) -> Result<Evidence, Malformed> {
+        match self.u8("evidence")? {
+            0 => Ok(Evidence::None),
+            1 => Ok(Evidence::Full),
+            2 => Ok(Evidence::Delta),
+            _ => Err(Malformed::OutOfRange("evidence")),
         }
     }
 

@@ -5,7 +5,7 @@ use lockstep_merkle::{Cv, GroupIndex, PAGES_PER_EXTENT};
 use crate::failure::Failure;
 use crate::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY};
 use crate::message::{Hello, Plan, Stats, Text, VolumeState, Want, Welcome};
-use crate::terms::{Hold, Purpose, Scope, VerifyScope};
+use crate::terms::{Evidence, Hold, Purpose, Scope, VerifyScope};
 
 /// The frame being written.
 pub(super) struct Writer(pub(super) Vec<u8>);
@@ -31,6 +31,14 @@ impl Writer {
 
     pub(super) fn flag(&mut self, value: bool) -> &mut Writer {
         self.u8(u8::from(value))
+    }
+
+    pub(super) fn evidence(&mut self, evidence: Evidence) -> &mut Writer {
+        self.u8(match evidence {
+            Evidence::None => 0,
+            Evidence::Full => 1,
+            Evidence::Delta => 2,
+        })
     }
 
     pub(super) fn end(&mut self) {}

@@ -36,7 +36,7 @@ use lockstep_merkle::{
 
 use crate::limits::{MAX_REPAIRS, MAX_UNCHECKED_EXTENTS, MAX_UNFLUSHED_EXTENTS};
 use crate::message::{DataHead, Plan, Stats};
-use crate::terms::{Purpose, Terms, Violation};
+use crate::terms::{Evidence, Purpose, Terms, Violation};
 
 pub use orders::{Applied, ApplyOrder, CheckOrder, Exhausted, FlushTicket, WantMode, WantOrder};
 
@@ -65,10 +65,12 @@ pub struct TargetSession {
     unflushed: Vec<ExtentIndex>,
     bytes_unflushed: u64,
     checks: VecDeque<ExtentIndex>,
+    /// Of `checks`, those that were written.
+    written_checks: usize,
     settled: u64,
     stats: Stats,
     announced: bool,
-    done: Option<(Root, bool)>,
+    done: Option<(Root, Evidence)>,
 }
 
 impl TargetSession {
@@ -100,6 +102,7 @@ impl TargetSession {
             unflushed: Vec::new(),
             bytes_unflushed: 0,
             checks: VecDeque::new(),
+            written_checks: 0,
             settled: 0,
             stats: Stats::default(),
             announced: false,
@@ -286,7 +289,13 @@ impl TargetSession {
     fn may_ask(&self) -> bool {
         self.stage != Stage::Held
             && self.outstanding < self.terms.window
-            && self.checks.len() < MAX_UNCHECKED_EXTENTS
+            && self.written_checks < MAX_UNCHECKED_EXTENTS
+    }
+
+    fn was_asked_for(&mut self, extent: ExtentIndex) -> bool {
+        self.slots
+            .of(extent)
+            .is_some_and(|slot| !slot.groups.is_empty())
     }
 
     /// Whether something is to be read back.
@@ -320,6 +329,7 @@ impl TargetSession {
     pub fn flushed(&mut self, ticket: FlushTicket) {
         for extent in ticket.0 {
             self.set_phase(extent, Phase::Flushed);
+            self.written_checks += usize::from(self.was_asked_for(extent));
             self.checks.push_back(extent);
         }
     }
@@ -327,6 +337,7 @@ impl TargetSession {
     /// The next extent to read back from the medium.
     pub fn next_check(&mut self) -> Option<CheckOrder> {
         let extent = self.checks.pop_front()?;
+        self.written_checks -= usize::from(self.was_asked_for(extent));
         let slot = self.slots.of(extent)?;
         slot.phase = Phase::Checking;
         Some(CheckOrder {
@@ -365,7 +376,7 @@ impl TargetSession {
     /// # Errors
     /// [`Violation`] when digests are missing, it comes twice, or the root is
     /// not that of the digests.
-    pub fn done(&mut self, root: Root, proved: bool) -> Result<(), Violation> {
+    pub fn done(&mut self, root: Root, evidence: Evidence) -> Result<(), Violation> {
         if self.done.is_some() || self.groups_digested != self.terms.geometry.group_count() {
             return Err(Violation::OutOfTurn {
                 frame: "done",
@@ -375,14 +386,14 @@ impl TargetSession {
         if self.promised.clone().finish() != Ok(root) {
             return Err(Violation::Contradiction { what: "root" });
         }
-        self.done = Some((root, proved));
+        self.done = Some((root, evidence));
         Ok(())
     }
 
-    /// The source's root and whether it is proved, when `Done` came, every
+    /// The source's root and what it says for it, when `Done` came, every
     /// extent is settled and writing is allowed.
     #[must_use]
-    pub fn settled(&self) -> Option<(Root, bool)> {
+    pub fn settled(&self) -> Option<(Root, Evidence)> {
         let all = self.settled == self.terms.geometry.extent_count();
         self.done.filter(|_| all && self.stage == Stage::Working)
     }

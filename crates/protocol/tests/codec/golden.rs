@@ -5,8 +5,8 @@
 
 use lockstep_merkle::{Cv, ExtentIndex, GroupIndex, GroupSet, PageDigest, PageSet, Root};
 use lockstep_protocol::{
-    DataHead, Encoding, Failure, FailureKind, Hello, Hold, Plan, Purpose, Scope, SourceFrame,
-    Stats, TargetFrame, Text, VerifyScope, VolumeState, Want, Welcome,
+    DataHead, Encoding, Evidence, Failure, FailureKind, Hello, Hold, Plan, Purpose, Scope,
+    SourceFrame, Stats, TargetFrame, Text, VerifyScope, VolumeState, Want, Welcome,
 };
 
 const VERSION_1: &str = include_str!("../vectors/frames-v1.txt");
@@ -40,7 +40,7 @@ pub(super) fn sample_source_frames() -> Vec<SourceFrame> {
         SourceFrame::Proceed,
         SourceFrame::Done {
             root: Root::from_bytes([0xd0; 32]),
-            proved: true,
+            evidence: Evidence::Full,
         },
         SourceFrame::Abort(failure()),
     ]

@@ -5,8 +5,8 @@ use lockstep_merkle::{
 };
 use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY, MAX_WINDOW};
 use lockstep_protocol::{
-    DataHead, Encoding, Failure, FailureKind, Hello, Hold, Plan, Purpose, Scope, SourceFrame,
-    Stats, TargetFrame, Text, VerifyScope, VolumeState, Want, Welcome,
+    DataHead, Encoding, Evidence, Failure, FailureKind, Hello, Hold, Plan, Purpose, Scope,
+    SourceFrame, Stats, TargetFrame, Text, VerifyScope, VolumeState, Want, Welcome,
 };
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any};
@@ -22,6 +22,10 @@ fn identity() -> impl Strategy<Value = Vec<u8>> {
 
 fn root() -> impl Strategy<Value = Root> {
     any::<[u8; 32]>().prop_map(Root::from_bytes)
+}
+
+fn evidence() -> impl Strategy<Value = Evidence> {
+    sample::select(vec![Evidence::None, Evidence::Full, Evidence::Delta])
 }
 
 fn extent() -> impl Strategy<Value = ExtentIndex> {
@@ -175,7 +179,7 @@ pub(super) fn source_frame() -> impl Strategy<Value = SourceFrame> {
         digests(),
         extent().prop_map(|extent| SourceFrame::Counted { extent }),
         Just(SourceFrame::Proceed),
-        (root(), any::<bool>()).prop_map(|(root, proved)| SourceFrame::Done { root, proved }),
+        (root(), evidence()).prop_map(|(root, evidence)| SourceFrame::Done { root, evidence }),
         failure().prop_map(SourceFrame::Abort),
     ]
 }

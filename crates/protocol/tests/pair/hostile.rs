@@ -6,8 +6,8 @@ use lockstep_merkle::{
 };
 use lockstep_protocol::limits::{DATA_HEAD_LEN, MAX_WINDOW};
 use lockstep_protocol::{
-    DataHead, Encoding, Failure, FailureKind, Plan, SourceFrame, Stats, TargetFrame, VolumeState,
-    Want, Welcome,
+    DataHead, Encoding, Evidence, Failure, FailureKind, Plan, SourceFrame, Stats, TargetFrame,
+    VolumeState, Want, Welcome,
 };
 
 use crate::random::Random;
@@ -63,7 +63,7 @@ fn source_frame(random: &mut Random, extents: u64, known: &SourceFrame) -> Sourc
         },
         2 => SourceFrame::Done {
             root: Root::from_bytes([random.below(256) as u8; 32]),
-            proved: true,
+            evidence: Evidence::Full,
         },
         3 => SourceFrame::Abort(Failure::new(FailureKind::Io, "gone")),
         4 => SourceFrame::Digests {
@@ -84,7 +84,12 @@ fn altered(random: &mut Random, known: &SourceFrame) -> SourceFrame {
         }
         SourceFrame::Hello(hello) => hello.size ^= 1 << random.below(20),
         SourceFrame::Counted { extent } => extent.0 ^= 1,
-        SourceFrame::Done { proved, .. } => *proved = !*proved,
+        SourceFrame::Done { evidence, .. } => {
+            *evidence = match evidence {
+                Evidence::None => Evidence::Full,
+                Evidence::Full | Evidence::Delta => Evidence::None,
+            }
+        }
         SourceFrame::Proceed | SourceFrame::Abort(_) => {}
     }
     frame

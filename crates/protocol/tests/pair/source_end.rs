@@ -5,8 +5,8 @@ use lockstep_merkle::{
     Root, extent_cvs, fold, is_zero, page_digest,
 };
 use lockstep_protocol::{
-    DataHead, Encoding, Hello, Served, SourceFrame, SourceSession, TargetFrame, Terms, Text,
-    Violation, Want,
+    DataHead, Encoding, Evidence, Hello, Served, SourceFrame, SourceSession, TargetFrame, Terms,
+    Text, Violation, Want,
 };
 
 use crate::random::Random;
@@ -146,7 +146,11 @@ impl SourceEnd {
         self.done = Some(root);
         SourceFrame::Done {
             root,
-            proved: !self.changed,
+            evidence: if self.changed {
+                Evidence::None
+            } else {
+                Evidence::Full
+            },
         }
     }
 

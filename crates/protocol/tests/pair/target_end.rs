@@ -9,9 +9,9 @@ use lockstep_merkle::{
 };
 use lockstep_protocol::limits::DATA_HEAD_LEN;
 use lockstep_protocol::{
-    Applied, ApplyOrder, CheckOrder, DataHead, Failure, FailureKind, FlushTicket, Hello, Plan,
-    SourceFrame, Stats, TargetFrame, TargetSession, Terms, Violation, VolumeState, Want, WantMode,
-    WantOrder, Welcome,
+    Applied, ApplyOrder, CheckOrder, DataHead, Evidence, Failure, FailureKind, FlushTicket, Hello,
+    Plan, SourceFrame, Stats, TargetFrame, TargetSession, Terms, Violation, VolumeState, Want,
+    WantMode, WantOrder, Welcome,
 };
 
 use crate::disk::Disk;
@@ -174,7 +174,7 @@ impl TargetEnd {
             SourceFrame::Digests { first, cvs } => session.digests(first, &cvs),
             SourceFrame::Counted { extent } => session.counted(extent),
             SourceFrame::Proceed => session.proceed(),
-            SourceFrame::Done { root, proved } => session.done(root, proved),
+            SourceFrame::Done { root, evidence } => session.done(root, evidence),
             SourceFrame::Hello(_) | SourceFrame::Abort(_) => Ok(()),
         };
         match result {
@@ -289,7 +289,7 @@ impl TargetEnd {
     }
 
     fn verify(&mut self) -> Vec<TargetFrame> {
-        let Some((session, (root, proved))) = self
+        let Some((session, (root, evidence))) = self
             .running
             .as_ref()
             .and_then(|running| Some((&running.session, running.session.settled()?)))
@@ -298,7 +298,7 @@ impl TargetEnd {
         };
         assert_eq!(session.own_root(), Ok(root), "settled means equal");
         let stats = session.stats();
-        self.state = if proved {
+        self.state = if evidence != Evidence::None {
             VolumeState::Consistent
         } else {
             VolumeState::Inconsistent

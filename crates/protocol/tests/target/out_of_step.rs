@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lockstep_merkle::{Cv, CvTable, ExtentIndex, GroupIndex, MAX_VOLUME_SIZE, PageSet, Root};
-use lockstep_protocol::{Applied, Plan, Scope, TargetSession, Terms, Violation};
+use lockstep_protocol::{Applied, Evidence, Plan, Scope, TargetSession, Terms, Violation};
 
 use crate::rig::{FIRST, MIB, STALE, compared, groups, head, page, promised, target, terms};
 
@@ -90,16 +90,19 @@ fn done_waits_for_the_last_digest_comes_once_and_names_their_root() {
     let root = target.root();
     target.scan();
     target.digest(0..15);
-    assert!(target.session.done(root, true).is_err());
+    assert!(target.session.done(root, Evidence::Full).is_err());
     target.digest(15..16);
     let other = Root::from_bytes([9; 32]);
     let contradiction = Violation::Contradiction { what: "root" };
-    assert_eq!(target.session.done(other, true), Err(contradiction));
+    assert_eq!(
+        target.session.done(other, Evidence::Full),
+        Err(contradiction)
+    );
     assert_eq!(target.session.settled(), None);
-    target.session.done(root, false).unwrap();
-    assert_eq!(target.session.settled(), Some((root, false)));
-    assert!(target.session.done(root, true).is_err());
-    assert_eq!(target.session.settled(), Some((root, false)));
+    target.session.done(root, Evidence::None).unwrap();
+    assert_eq!(target.session.settled(), Some((root, Evidence::None)));
+    assert!(target.session.done(root, Evidence::Full).is_err());
+    assert_eq!(target.session.settled(), Some((root, Evidence::None)));
 }
 
 #[test]
@@ -211,7 +214,11 @@ fn a_vast_size_costs_nothing_until_it_is_paid_for_in_digests() {
     session.digests(GroupIndex(0), &[STALE; 1024]).unwrap();
     session.scanned(FIRST);
     assert_eq!(session.stats().extents_compared, 1);
-    assert!(session.done(Root::from_bytes([0; 32]), true).is_err());
+    assert!(
+        session
+            .done(Root::from_bytes([0; 32]), Evidence::Full)
+            .is_err()
+    );
     let last = ExtentIndex(terms.geometry.extent_count() - 1);
     let data = head(last, PageSet::EMPTY, PageSet::EMPTY);
     assert_eq!(session.arrived(&data), Err(Violation::Unasked(last)));

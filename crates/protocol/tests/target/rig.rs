@@ -7,8 +7,8 @@ use lockstep_merkle::{
     Root, fold,
 };
 use lockstep_protocol::{
-    Applied, ApplyOrder, CheckOrder, DataHead, Encoding, Exhausted, Hold, Plan, Purpose, Scope,
-    TargetSession, Terms, VerifyScope, Violation, WantOrder,
+    Applied, ApplyOrder, CheckOrder, DataHead, Encoding, Evidence, Exhausted, Hold, Plan, Purpose,
+    Scope, TargetSession, Terms, VerifyScope, Violation, WantOrder,
 };
 
 pub(crate) const MIB: u64 = EXTENT_SIZE as u64;
@@ -85,7 +85,7 @@ impl Target {
     }
 
     pub(crate) fn done(&mut self) {
-        self.session.done(self.root(), true).unwrap();
+        self.session.done(self.root(), Evidence::Full).unwrap();
     }
 
     /// Asks, gets exactly what was asked for, and writes it.

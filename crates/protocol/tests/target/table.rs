@@ -1,7 +1,7 @@
 //! Every word of a source in every phase of an extent.
 
 use lockstep_merkle::GroupIndex;
-use lockstep_protocol::{Hold, Terms};
+use lockstep_protocol::{Evidence, Hold, Terms};
 
 use crate::rig::{FIRST, MIB, Target, compared, head, page, promised, target, terms};
 
@@ -120,7 +120,7 @@ fn answers(scenario: fn() -> Target) -> [bool; 5] {
         scenario().session.counted(FIRST).is_ok(),
         scenario().session.arrived(&data).is_ok(),
         scenario().session.proceed().is_ok(),
-        scenario().session.done(root, true).is_ok(),
+        scenario().session.done(root, Evidence::Full).is_ok(),
         scenario()
             .session
             .digests(GroupIndex(0), &[promised(0)])
