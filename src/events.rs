@@ -1,7 +1,10 @@
 //! The events of `--json`: one object a line, `docs/events.schema.json` is their contract.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use lockstep_engine::{Consistency, Notice, Outcome, TargetOutcome, TargetProgress, Verdict};
+use lockstep_ledger::ProofLevel;
 use lockstep_merkle::Root;
 use lockstep_protocol::{Failure, VolumeState};
 use serde::Serialize;
@@ -19,6 +22,7 @@ pub(crate) enum Event {
     Hashed(Hashed),
     Diff(Diff),
     State(State),
+    Listed(Listed),
     Progress(Progress),
     Warning(Warning),
     Error(Error),
@@ -46,6 +50,17 @@ pub(crate) struct Preflight {
 pub(crate) struct Snapshot {
     pub(crate) snapshot: &'static str,
     pub(crate) detail: String,
+}
+
+/// A snapshot that is there.
+#[derive(Serialize)]
+pub(crate) struct Listed {
+    pub(crate) volume: String,
+    pub(crate) name: String,
+    pub(crate) snapshot: String,
+    pub(crate) size: u64,
+    pub(crate) made: String,
+    pub(crate) used: &'static str,
 }
 
 #[derive(Serialize)]
@@ -262,6 +277,7 @@ impl Event {
             Event::Hashed(_) => "hashed",
             Event::Diff(_) => "diff",
             Event::State(_) => "state",
+            Event::Listed(_) => "listed",
             Event::Progress(_) => "progress",
             Event::Warning(_) => "warning",
             Event::Error(_) => "error",
@@ -362,7 +378,7 @@ impl Summary {
             seconds: outcome.elapsed.as_secs_f64(),
             snapshot: Some(outcome.snapshot).filter(|snapshot| !snapshot.is_empty()),
             consistency: Some(consistency_word(outcome.consistency)),
-            proof: "full",
+            proof: proof_word(outcome.proof),
             source: SourceCounts {
                 bytes_read: outcome.source.bytes_read,
                 bytes_hashed: outcome.source.bytes_hashed,
@@ -424,6 +440,14 @@ fn verdict_word(verdict: Verdict) -> &'static str {
     }
 }
 
+/// The word for what was read to prove something.
+pub(crate) fn proof_word(level: ProofLevel) -> &'static str {
+    match level {
+        ProofLevel::Full => "full",
+        ProofLevel::Delta => "delta",
+    }
+}
+
 fn consistency_word(consistency: Consistency) -> &'static str {
     match consistency {
         Consistency::PointInTime => "point-in-time",
@@ -437,4 +461,24 @@ fn run_name() -> String {
     // Without randomness the name is all zeros: no reason to fail what is being reported.
     let _ = getrandom::fill(&mut bytes);
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A time of a record as RFC 3339, to the second.
+pub(crate) fn time(unix_ms: u64) -> String {
+    let since_epoch = Duration::from_millis(unix_ms);
+    match jiff::SignedDuration::try_from(since_epoch).and_then(Timestamp::from_duration) {
+        Ok(time) => format!("{time:.0}"),
+        Err(_) => "an unknown time".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::time;
+
+    #[test]
+    fn times_are_shown_to_the_second() {
+        assert_eq!(time(1_700_000_000_123), "2023-11-14T22:13:20Z");
+        assert_eq!(time(u64::MAX), "an unknown time");
+    }
 }

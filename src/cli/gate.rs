@@ -1,17 +1,15 @@
 //! `gate`: whether a volume's last run ended consistent.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use clap::Args;
-use jiff::Timestamp;
-use lockstep_ledger::{Identity, Record, Standing, VolumeKey, peek};
+use clap::{Args, ValueEnum};
+use lockstep_ledger::{Identity, ProofLevel, Record, Standing, VolumeKey, peek};
 use lockstep_protocol::{Failure, VolumeState};
 use lockstep_volume::identify;
 
 use super::Context;
 use super::request::state_dir;
-use crate::events::{ErrorInfo, Event, State, Summary, TargetSummary};
+use crate::events::{ErrorInfo, Event, State, Summary, TargetSummary, proof_word, time};
 use crate::failure::{chain, usage};
 
 /// Exit 0 if the volume's last run ended consistent, else 10 (for ExecCondition=, init containers).
@@ -22,6 +20,23 @@ pub(super) struct Arguments {
     /// The volume, as its path on this machine
     #[arg(value_name = "PATH")]
     path: PathBuf,
+    /// Accept only a run that read every byte of both sides; without it, one that took over hashes
+    /// of what a snapshot called unchanged is accepted too
+    #[arg(
+        long,
+        value_enum,
+        value_name = "LEVEL",
+        default_value = "delta",
+        env = "LOCKSTEP_PROOF"
+    )]
+    proof: Wanted,
+}
+
+/// `--proof`: the least that is accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Wanted {
+    Full,
+    Delta,
 }
 
 /// Not usable.
@@ -30,6 +45,8 @@ const EXIT_NOT_USABLE: u8 = 10;
 /// What is known of the volume, and what to do about it.
 struct Answer {
     state: VolumeState,
+    usable: bool,
+    proof: ProofLevel,
     sentence: String,
     hint: &'static str,
 }
@@ -39,14 +56,14 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
     if path.as_os_str().is_empty() {
         return Err(usage("the PATH is empty"));
     }
-    let answer = ask(path, context);
+    let answer = ask(path, arguments.proof, context);
     let name = path.display().to_string();
     let output = &context.output;
     output.event(&Event::State(State {
         target: name.clone(),
         state: answer.state.word(),
     }));
-    let usable = answer.state == VolumeState::Consistent;
+    let usable = answer.usable;
     match usable {
         true => output.say(&format!("{name}: {}", answer.sentence)),
         false => output.insist(&format!("{name}: {}; {}", answer.sentence, answer.hint)),
@@ -58,7 +75,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
 }
 
 /// Looks into the ledger; whatever stands in the way makes the answer `unknown`.
-fn ask(path: &Path, context: &Context) -> Answer {
+fn ask(path: &Path, wanted: Wanted, context: &Context) -> Answer {
     let looked = || -> Result<Standing, String> {
         let dir = state_dir(context.state_dir.as_deref()).map_err(|failure| failure.message)?;
         let identity = identify(path).map_err(|error| chain(&error))?;
@@ -67,6 +84,11 @@ fn ask(path: &Path, context: &Context) -> Answer {
         Ok(peek(&dir, &key, &identity))
     };
     match looked() {
+        Ok(Standing::Consistent(record))
+            if wanted == Wanted::Full && record.proof == ProofLevel::Delta =>
+        {
+            Answer::too_weak(&record)
+        }
         Ok(standing) => Answer::from(standing),
         Err(why) => Answer::unknown(&why),
     }
@@ -76,13 +98,29 @@ impl Answer {
     fn unknown(why: &str) -> Answer {
         Answer {
             state: VolumeState::Unknown,
+            usable: false,
+            proof: ProofLevel::Full,
             sentence: format!("unknown: {why}"),
             hint: "run `lockstep sync SOURCE TARGET` to make it equal to its source",
         }
     }
 
+    /// Consistent, but by a proof that is not enough here.
+    fn too_weak(record: &Record) -> Answer {
+        Answer {
+            state: VolumeState::Consistent,
+            usable: false,
+            proof: ProofLevel::Delta,
+            sentence: format!(
+                "consistent since {}, by a proof that took over hashes of what a snapshot called unchanged",
+                time(ended(record))
+            ),
+            hint: "run `lockstep sync --no-delta --verify full SOURCE TARGET` to read every byte",
+        }
+    }
+
     fn summary(self, name: String) -> Summary {
-        let usable = self.state == VolumeState::Consistent;
+        let usable = self.usable;
         let error = (!usable).then(|| ErrorInfo {
             code: "not-usable",
             exit_code: EXIT_NOT_USABLE,
@@ -94,7 +132,10 @@ impl Answer {
             error,
             ..TargetSummary::standing(name, self.state)
         };
-        let blank = Summary::blank();
+        let blank = Summary {
+            proof: proof_word(self.proof),
+            ..Summary::blank()
+        };
         match usable {
             true => Summary {
                 targets: vec![target],
@@ -116,23 +157,34 @@ impl From<Standing> for Answer {
             Standing::Unknown { why } => Answer::unknown(&why),
             Standing::Consistent(record) => Answer {
                 state: VolumeState::Consistent,
-                sentence: format!("consistent since {}", when(ended(&record))),
+                usable: true,
+                proof: record.proof,
+                sentence: match record.proof {
+                    ProofLevel::Full => format!("consistent since {}", time(ended(&record))),
+                    ProofLevel::Delta => {
+                        format!("consistent since {}, proof: delta", time(ended(&record)))
+                    }
+                },
                 hint: "",
             },
             Standing::Inconsistent(record) => Answer {
                 state: VolumeState::Inconsistent,
+                usable: false,
+                proof: record.proof,
                 sentence: format!(
                     "inconsistent since {}: the run from {} did not finish",
-                    when(record.started_unix_ms),
+                    time(record.started_unix_ms),
                     record.source
                 ),
                 hint: "run the same `lockstep sync` again: it ships only what is missing",
             },
             Standing::Failed(record) => Answer {
                 state: VolumeState::Failed,
+                usable: false,
+                proof: record.proof,
                 sentence: format!(
                     "failed since {}: {}",
-                    when(ended(&record)),
+                    time(ended(&record)),
                     record.reason.as_deref().unwrap_or("its disk failed")
                 ),
                 hint: "look after its disk, then run `lockstep sync` again",
@@ -143,24 +195,4 @@ impl From<Standing> for Answer {
 
 fn ended(record: &Record) -> u64 {
     record.ended_unix_ms.unwrap_or(record.started_unix_ms)
-}
-
-/// A time of the ledger as RFC 3339, to the second.
-fn when(unix_ms: u64) -> String {
-    let since_epoch = Duration::from_millis(unix_ms);
-    match jiff::SignedDuration::try_from(since_epoch).and_then(Timestamp::from_duration) {
-        Ok(time) => format!("{time:.0}"),
-        Err(_) => "an unknown time".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::when;
-
-    #[test]
-    fn times_are_shown_to_the_second() {
-        assert_eq!(when(1_700_000_000_123), "2023-11-14T22:13:20Z");
-        assert_eq!(when(u64::MAX), "an unknown time");
-    }
 }

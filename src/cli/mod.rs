@@ -6,6 +6,7 @@ mod gate;
 mod hash;
 mod remote_target;
 mod request;
+mod snapshot;
 mod sync;
 
 use std::ffi::OsString;
@@ -77,6 +78,7 @@ enum Verb {
     Hash(hash::Arguments),
     Gate(gate::Arguments),
     Demo(demo::Arguments),
+    Snapshot(snapshot::Arguments),
     #[command(hide = true)]
     RemoteTarget,
     #[command(hide = true)]
@@ -99,6 +101,7 @@ impl Verb {
             Verb::Hash(arguments) => hash::run(&arguments, context),
             Verb::Gate(arguments) => gate::run(&arguments, context),
             Verb::Demo(arguments) => demo::run(&arguments, context),
+            Verb::Snapshot(arguments) => snapshot::run(&arguments, context),
             Verb::RemoteTarget => remote_target::run(context),
             Verb::DemoShell(arguments) => demo::shell(&arguments),
         }

@@ -1,14 +1,16 @@
 //! What `sync` and `diff` have in common: their options, the request made of them, and the run.
 
 use std::ffi::OsStr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use lockstep_engine::{
-    Cancel, Compression, Consent, LocalTarget, MIN_MEMORY, Outcome, Purpose, Request, Scope,
-    ServeOptions, SnapshotChoice, TargetSpec, VerifyScope, run as run_engine,
+    Cancel, Compression, Consent, FullScanEvery, KeepBase, LocalTarget, MIN_MEMORY, Outcome,
+    Purpose, Request, Reuse, Scope, ServeOptions, SnapshotChoice, TargetSpec, VerifyScope,
+    run as run_engine,
 };
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_volume::{IoEngine, probe_uring};
@@ -64,7 +66,8 @@ pub(super) struct RunOptions {
     #[arg(long, value_name = "N", env = "LOCKSTEP_CONNECTIONS",
           value_parser = clap::value_parser!(u64).range(1..=MAX_CONNECTIONS))]
     connections: Option<u64>,
-    /// How the source is kept from changing: auto and exclusive hold it, none takes what is there
+    /// How the source is frozen: auto (the best there is), reflink, btrfs, lvm, zfs, exec:PROG,
+    /// exclusive (nobody may write it meanwhile), none (take what is there)
     #[arg(
         long,
         value_name = "HOW",
@@ -72,6 +75,30 @@ pub(super) struct RunOptions {
         env = "LOCKSTEP_SNAPSHOT"
     )]
     snapshot: String,
+    /// Read everything, whatever a snapshot says of what has not changed since the last run
+    #[arg(long, env = "LOCKSTEP_NO_DELTA")]
+    no_delta: bool,
+    /// Read everything in one run of so many
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "10",
+        env = "LOCKSTEP_FULL_SCAN_RUNS"
+    )]
+    full_scan_runs: NonZeroU32,
+    /// Read everything when that was so many days ago
+    #[arg(
+        long,
+        value_name = "DAYS",
+        default_value = "7",
+        env = "LOCKSTEP_FULL_SCAN_DAYS"
+    )]
+    full_scan_days: u16,
+    /// Keep the snapshot, so that the next run reads only what changed: auto (while there is room),
+    /// never, or SIZE, the most that it may come to hold
+    #[arg(long, value_name = "SIZE", default_value = "auto", env = "LOCKSTEP_KEEP_BASE",
+          value_parser = keep_base)]
+    keep_base: KeepBase,
     /// How disks are read and written
     #[arg(
         long,
@@ -187,6 +214,8 @@ pub(super) fn run(
         allow_larger_target: options.allow_larger_target,
         max_duration: options.max_duration,
         scratch: scratch_folder(),
+        state_dir: state_dir(context.state_dir.as_deref())?,
+        reuse: options.reuse(),
         who: who(),
     };
     let outcome = run_engine(request, Arc::new(listener), cancel);
@@ -209,6 +238,17 @@ impl RunOptions {
             self.connections
                 .and_then(|connections| usize::try_from(connections).ok()),
         )
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse {
+            delta: !self.no_delta,
+            full_scan_every: FullScanEvery {
+                runs: self.full_scan_runs,
+                age: Duration::from_secs(u64::from(self.full_scan_days) * 24 * 3600),
+            },
+            keep_base: self.keep_base,
+        }
     }
 
     fn threads(&self) -> usize {
@@ -298,22 +338,30 @@ pub(super) fn default_threads() -> usize {
         .min(MAX_THREADS)
 }
 
-/// Providers that later versions may have are told apart from mistakes.
 fn snapshot_choice(text: &str) -> Result<SnapshotChoice, Failure> {
-    let accepted = "this version accepts auto, exclusive and none";
     match text {
         "auto" => Ok(SnapshotChoice::Auto),
         "exclusive" => Ok(SnapshotChoice::Exclusive),
         "none" => Ok(SnapshotChoice::None),
-        "reflink" | "btrfs" | "lvm" | "zfs" => Err(usage(format!(
-            "--snapshot {text} is not supported yet; {accepted}"
-        ))),
-        _ if text.starts_with("exec:") => Err(usage(format!(
-            "--snapshot exec:PROG is not supported yet; {accepted}"
-        ))),
-        _ => Err(usage(format!(
-            "--snapshot `{text}` is not known; {accepted}"
-        ))),
+        "reflink" | "btrfs" | "lvm" | "zfs" => Ok(SnapshotChoice::Provider(text.to_owned())),
+        _ => match text.strip_prefix("exec:") {
+            Some(program) if !program.is_empty() => {
+                Ok(SnapshotChoice::Program(PathBuf::from(program)))
+            }
+            _ => Err(usage(format!(
+                "--snapshot `{text}` is not known; accepted are auto, reflink, btrfs, lvm, zfs, exec:PROG, exclusive and none"
+            ))),
+        },
+    }
+}
+
+fn keep_base(text: &str) -> Result<KeepBase, String> {
+    match text {
+        "auto" => Ok(KeepBase::WhileThereIsRoom),
+        "never" => Ok(KeepBase::Never),
+        _ => units::parse_size(text)
+            .map(KeepBase::AtMost)
+            .map_err(|error| format!("not auto, never or a size: {error}")),
     }
 }
 
@@ -359,21 +407,30 @@ fn who() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{memory, snapshot_choice};
-    use lockstep_engine::SnapshotChoice;
+    use super::{keep_base, memory, snapshot_choice};
+    use lockstep_engine::{KeepBase, SnapshotChoice};
     use lockstep_protocol::FailureKind;
 
     #[test]
-    fn snapshots_that_are_not_there_yet_are_said_to_be() {
+    fn ways_to_freeze_are_told_from_mistakes() {
         assert_eq!(snapshot_choice("auto").unwrap(), SnapshotChoice::Auto);
-        for text in ["reflink", "btrfs", "lvm", "zfs", "exec:/bin/x", "bogus", ""] {
+        assert_eq!(
+            snapshot_choice("exec:/bin/x").unwrap(),
+            SnapshotChoice::Program("/bin/x".into())
+        );
+        for text in ["bogus", "", "exec:", "Reflink"] {
             let failure = snapshot_choice(text).unwrap_err();
             assert_eq!(failure.kind, FailureKind::Usage);
-            assert!(
-                failure.message.contains("auto, exclusive and none"),
-                "{text}"
-            );
+            assert!(failure.message.contains("auto, reflink"), "{text}");
         }
+    }
+
+    #[test]
+    fn bases_are_kept_by_room_by_size_or_never() {
+        assert_eq!(keep_base("auto"), Ok(KeepBase::WhileThereIsRoom));
+        assert_eq!(keep_base("never"), Ok(KeepBase::Never));
+        assert_eq!(keep_base("2G"), Ok(KeepBase::AtMost(2 << 30)));
+        assert!(keep_base("some").is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use lockstep_ledger::LedgerError;
 use lockstep_protocol::{Failure, FailureKind};
+use lockstep_snapshot::{SnapshotError, SnapshotErrorKind};
 use lockstep_transport::LinkError;
 use lockstep_volume::{IoFailure, OpenError, OpenErrorKind};
 
@@ -24,6 +25,25 @@ pub(crate) fn source_unopened(error: &OpenError) -> Failure {
         message: format!("source: {}", failure.message),
         ..failure
     }
+}
+
+/// A source of which no snapshot could be made.
+pub(crate) fn unfrozen_source(error: &SnapshotError) -> Failure {
+    let failure = unfrozen(error);
+    Failure {
+        message: format!("source: {}", failure.message),
+        ..failure
+    }
+}
+
+/// A snapshot that could not be made, read or released.
+pub(crate) fn unfrozen(error: &SnapshotError) -> Failure {
+    let kind = match error.kind() {
+        SnapshotErrorKind::Preflight | SnapshotErrorKind::Lost => FailureKind::Preflight,
+        SnapshotErrorKind::Guard => FailureKind::Guard,
+        SnapshotErrorKind::Io => FailureKind::Io,
+    };
+    Failure::new(kind, sentence(error)).hint(error.hint().unwrap_or(""))
 }
 
 /// A volume that could not be opened for reading.

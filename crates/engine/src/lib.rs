@@ -17,6 +17,7 @@
 )]
 
 mod cancel;
+mod clock;
 mod failures;
 mod hash;
 mod limits;
@@ -25,6 +26,7 @@ mod monitor;
 mod outcome;
 mod request;
 mod scan;
+mod snapshots;
 mod source;
 mod target;
 
@@ -32,12 +34,16 @@ pub use cancel::{Cancel, Cause};
 pub use hash::hash_volume;
 pub use limits::{DEFAULT_MEMORY, MIN_MEMORY};
 pub use local::LocalTarget;
+pub use lockstep_index::FullScanEvery;
 pub use lockstep_protocol::{Purpose, Scope, VerifyScope};
 pub use monitor::{Monitor, Notice, Phase, TargetProgress};
 pub use outcome::{Consistency, Outcome, SourceCounts, TargetOutcome, Verdict};
 pub use request::{
-    Compression, Connect, Connected, Consent, PlanLine, Question, Request, SnapshotChoice,
-    TargetSpec,
+    Compression, Connect, Connected, Consent, KeepBase, PlanLine, Question, Request, Reuse,
+    SnapshotChoice, TargetSpec,
+};
+pub use snapshots::{
+    ListedSnapshot, SnapshotUse, list_snapshots, release_snapshot, volumes_with_bases,
 };
 pub use source::run;
 pub use target::{ServeOptions, serve};

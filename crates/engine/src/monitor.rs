@@ -81,7 +81,7 @@ pub enum Notice {
     },
     /// How the source is held still.
     Snapshot {
-        /// `exclusive` or `none`.
+        /// The provider's name, `exclusive` or `none`.
         provider: &'static str,
         /// Why nothing better.
         detail: String,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lockstep_ledger::ProofLevel;
 use lockstep_merkle::Root;
 use lockstep_protocol::{Failure, FailureKind, VolumeState};
 
@@ -33,7 +34,8 @@ pub struct SourceCounts {
     /// Bytes fetched from the source: the scan, and later reads that memory
     /// (the kernel's page cache included) did not answer.
     pub bytes_read: u64,
-    /// Bytes hashed into the root, holes included.
+    /// Bytes hashed into the root, holes included; not those whose hashes an
+    /// earlier run left.
     pub bytes_hashed: u64,
 }
 
@@ -77,8 +79,10 @@ pub struct Outcome {
     pub size: u64,
     /// The whole run.
     pub elapsed: Duration,
-    /// `exclusive` or `none`.
+    /// The snapshot's provider, `exclusive` or `none`.
     pub snapshot: &'static str,
+    /// Whether every byte was read, or some hashes were taken over.
+    pub proof: ProofLevel,
     /// One instant or not.
     pub consistency: Consistency,
     /// The source's work.

@@ -1,21 +1,67 @@
 //! What a caller asks of a run.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lockstep_index::FullScanEvery;
 use lockstep_protocol::{Failure, Purpose, Scope, VerifyScope};
 use lockstep_transport::Link;
 use lockstep_volume::IoEngine;
 
 /// How the source is kept from changing while it is read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SnapshotChoice {
-    /// The best way that is sound.
+    /// The best way that is sound: a snapshot where one can be made.
     Auto,
+    /// A snapshot by this provider; refuse the run if it cannot make one.
+    Provider(String),
+    /// A snapshot by this program, the same.
+    Program(PathBuf),
     /// A lease or an exclusive open; refuse the run if it cannot be had.
     Exclusive,
     /// Take what is there; the run is fuzzy unless the source is proved unchanged.
     None,
+}
+
+/// What a run takes over from earlier ones, and leaves for later ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reuse {
+    /// Whether a snapshot's word for what did not change is believed.
+    pub delta: bool,
+    /// How seldom everything is read all the same.
+    pub full_scan_every: FullScanEvery,
+    /// Whether the snapshot stays as the base of the next run.
+    pub keep_base: KeepBase,
+}
+
+/// When a source's snapshot is kept as the base of the next run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeepBase {
+    /// If a tenth of what it may come to hold is free.
+    WhileThereIsRoom,
+    /// If it cannot come to hold more bytes than this.
+    AtMost(u64),
+    /// Never.
+    Never,
+}
+
+/// Runs, the next full scan included, of which one reads everything.
+const FULL_SCAN_RUNS: NonZeroU32 = NonZeroU32::new(10).unwrap();
+/// Time after which a run reads everything.
+const FULL_SCAN_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+impl Default for Reuse {
+    fn default() -> Reuse {
+        Reuse {
+            delta: true,
+            full_scan_every: FullScanEvery {
+                runs: FULL_SCAN_RUNS,
+                age: FULL_SCAN_AGE,
+            },
+            keep_base: KeepBase::WhileThereIsRoom,
+        }
+    }
 }
 
 /// When pages are compressed before they are shipped.
@@ -114,6 +160,10 @@ pub struct Request {
     pub max_duration: Option<Duration>,
     /// Where the tree of a large volume is kept while the run lasts.
     pub scratch: PathBuf,
+    /// Where this machine keeps what it knows of its own volumes.
+    pub state_dir: PathBuf,
+    /// What is taken over from earlier runs.
+    pub reuse: Reuse,
     /// Who asked, for the ledger's record.
     pub who: String,
 }

@@ -3,9 +3,11 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use lockstep_index::Index;
+use lockstep_index::inherit::GroupRuns;
 use lockstep_merkle::{
-    Cv, EXTENT_SIZE, ExtentIndex, GROUP_SIZE, GROUPS_PER_EXTENT, Geometry, GroupIndex, group_cv,
-    zero_group_cv,
+    Cv, EXTENT_SIZE, ExtentIndex, GROUP_SIZE, GROUPS_PER_EXTENT, Geometry, GroupIndex, GroupSet,
+    group_cv, zero_group_cv,
 };
 use lockstep_volume::{BufferPool, IoBuffer, IoFailure, Volume};
 
@@ -33,6 +35,17 @@ pub(crate) struct Scan<'a> {
     pub(crate) from: ScanFrom,
     /// Counts bytes that were read; holes are not.
     pub(crate) bytes_read: &'a AtomicU64,
+    /// Values that need not be measured.
+    pub(crate) known: Option<Known<'a>>,
+}
+
+/// Values of an earlier scan, and the groups of which they hold no longer.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub(crate) index: &'a Index,
+    pub(crate) changed: &'a GroupRuns,
+    /// Counts bytes whose values were taken over.
+    pub(crate) bytes_inherited: &'a AtomicU64,
 }
 
 impl Scan<'_> {
@@ -47,7 +60,9 @@ impl Scan<'_> {
         stop: &(dyn Fn() -> bool + Sync),
         each: &(dyn Fn(ExtentIndex, &[Cv]) + Sync),
     ) -> Result<(), IoFailure> {
-        self.volume.advise_sequential();
+        if self.known.is_none() {
+            self.volume.advise_sequential();
+        }
         let next = AtomicU64::new(0);
         let failed = AtomicU64::new(0);
         let buffers = BufferPool::new(EXTENT_SIZE, pool.current_num_threads());
@@ -83,14 +98,35 @@ impl Scan<'_> {
                 return Ok(());
             }
             let cvs = &mut cvs[..self.geometry.groups_in(extent)];
-            let first = self.geometry.groups_of(extent).start;
-            let step = piece / GROUP_SIZE;
-            for (index, cvs) in cvs.chunks_mut(step).enumerate() {
-                let group = GroupIndex(first + (index * step) as u64);
-                self.hash(&mut reader, group, cvs, &mut buffer)?;
+            for run in self.to_measure(extent, cvs) {
+                let first = self.geometry.groups_of(extent).start + run.start as u64;
+                let step = piece / GROUP_SIZE;
+                for (index, cvs) in cvs[run].chunks_mut(step).enumerate() {
+                    let group = GroupIndex(first + (index * step) as u64);
+                    self.hash(&mut reader, group, cvs, &mut buffer)?;
+                }
             }
             each(extent, cvs);
         }
+    }
+
+    /// The groups of the extent that have to be measured; the values of the others are put in place.
+    fn to_measure(&self, extent: ExtentIndex, cvs: &mut [Cv]) -> Vec<Range<usize>> {
+        let Some(known) = self.known else {
+            return vec![0..cvs.len()];
+        };
+        let groups = self.geometry.groups_of(extent);
+        let mut changed = GroupSet::EMPTY;
+        for (bit, (group, cv)) in groups.map(GroupIndex).zip(cvs).enumerate() {
+            if known.changed.contains(group) {
+                changed.insert(bit);
+                continue;
+            }
+            *cv = known.index.cv(group);
+            let length = self.geometry.group_len(group) as u64;
+            known.bytes_inherited.fetch_add(length, Ordering::Relaxed);
+        }
+        changed.runs().collect()
     }
 
     /// The chaining values of the groups from `first` on.
@@ -188,6 +224,9 @@ impl<'a> PieceReader<'a> {
 
     /// Each piece has the one a few extents on fetched.
     fn prefetch(&self, from: u64) {
+        if self.scan.known.is_some() {
+            return;
+        }
         let ahead = from + PREFETCH_EXTENTS * EXTENT_SIZE as u64;
         let end = (ahead + CACHED_PIECE as u64).min(self.scan.geometry.size());
         self.scan.volume.will_need(ahead.min(end)..end);

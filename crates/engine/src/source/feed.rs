@@ -42,6 +42,8 @@ pub(crate) struct Feed {
     abort: Mutex<Option<Failure>>,
     pub(crate) bytes_read: AtomicU64,
     pub(crate) bytes_scanned: AtomicU64,
+    /// Of those, what was taken over from an earlier run.
+    pub(crate) bytes_inherited: AtomicU64,
 }
 
 impl Feed {
@@ -55,6 +57,7 @@ impl Feed {
             abort: Mutex::new(None),
             bytes_read: AtomicU64::new(0),
             bytes_scanned: AtomicU64::new(0),
+            bytes_inherited: AtomicU64::new(0),
         }
     }
 

@@ -4,49 +4,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lockstep_merkle::GroupIndex;
 use lockstep_protocol::{Evidence, Failure, FailureKind, Purpose};
-use lockstep_volume::{Held, Hold, HoldLost, Source, VolumeKind, open_source_with};
+use lockstep_volume::{HoldLost, Source, VolumeKind};
 
+use super::base::Base;
 use super::feed::{Feed, Finish};
-use crate::failures::{sentence, source_unopened, volume_failed};
+use super::frozen::Frozen;
+use crate::failures::{sentence, volume_failed};
 use crate::hash::fold_table;
-use crate::monitor::{Monitor, Notice};
 use crate::request::{Request, SnapshotChoice};
-use crate::scan::{Scan, ScanFrom};
-
-/// Opens the source the way the request wants it held.
-pub(super) fn open(request: &Request) -> Result<Source, Failure> {
-    let hold = match request.snapshot {
-        SnapshotChoice::Auto | SnapshotChoice::Exclusive => Hold::Exclusive,
-        SnapshotChoice::None => Hold::None,
-    };
-    open_source_with(&request.source, hold, request.io).map_err(|error| {
-        let failure = source_unopened(&error);
-        if failure.kind == FailureKind::Preflight && failure.hint.is_empty() {
-            return failure.hint("stop the writer, or take what is there with --snapshot none");
-        }
-        failure
-    })
-}
-
-/// Says how the source is held.
-pub(super) fn announce(source: &Source, monitor: &dyn Monitor) {
-    let (provider, detail) = match source.hold() {
-        Held::Lease => ("exclusive", "read lease held: nobody writes it".to_owned()),
-        Held::ExclusiveDevice => ("exclusive", "device opened exclusively".to_owned()),
-        Held::Nothing { why } => ("none", why.clone()),
-    };
-    monitor.notice(Notice::Snapshot { provider, detail });
-}
-
-/// Whether the source is held so that nobody can write it unnoticed.
-pub(super) fn is_held(source: &Source) -> bool {
-    !matches!(source.hold(), Held::Nothing { .. })
-}
+use crate::scan::{Known, Scan, ScanFrom};
 
 /// Whether the hold still stands; always so where none was to be had.
-pub(super) fn check(source: &Source, request: &Request) -> Result<(), HoldLost> {
-    if is_held(source) && request.snapshot != SnapshotChoice::None {
-        source.still_held()
+pub(super) fn check(frozen: &Frozen, request: &Request) -> Result<(), HoldLost> {
+    if frozen.is_held() && request.snapshot != SnapshotChoice::None {
+        frozen.still_held()
     } else {
         Ok(())
     }
@@ -66,15 +37,21 @@ pub(super) fn lost(lost: HoldLost, writing: bool) -> Failure {
 /// Scans the source into the feed; `None` when the run was ended meanwhile.
 pub(super) fn scan(
     request: &Request,
-    source: &Source,
+    frozen: &Frozen,
     feed: &Feed,
+    base: Option<&Base>,
     pool: &rayon::ThreadPool,
 ) -> Result<Option<Finish>, Failure> {
     let scan = Scan {
-        volume: source,
+        volume: &frozen.source,
         geometry: feed.geometry(),
         from: ScanFrom::Cache,
         bytes_read: &feed.bytes_read,
+        known: base.map(|base| Known {
+            index: &base.index,
+            changed: base.inheritance.changed(),
+            bytes_inherited: &feed.bytes_inherited,
+        }),
     };
     scan.run(pool, &|| feed.is_over(), &|extent, cvs| {
         feed.scanned(extent, cvs);
@@ -84,9 +61,10 @@ pub(super) fn scan(
         return Ok(None);
     }
     let root = fold_table(feed.geometry(), feed.tree())?;
-    let evidence = match prove(request, source, feed, pool)? {
-        true => Evidence::Full,
-        false => Evidence::None,
+    let evidence = match (prove(request, frozen, feed, pool)?, base) {
+        (false, _) => Evidence::None,
+        (true, None) => Evidence::Full,
+        (true, Some(_)) => Evidence::Delta,
     };
     Ok(Some(Finish { root, evidence }))
 }
@@ -94,12 +72,12 @@ pub(super) fn scan(
 /// Whether the bytes that were hashed are those of one instant.
 fn prove(
     request: &Request,
-    source: &Source,
+    frozen: &Frozen,
     feed: &Feed,
     pool: &rayon::ThreadPool,
 ) -> Result<bool, Failure> {
-    if is_held(source) {
-        return match (source.still_held(), request.snapshot) {
+    if frozen.is_held() {
+        return match (frozen.still_held(), &request.snapshot) {
             (Ok(()), _) => Ok(true),
             (Err(_), SnapshotChoice::None) => Ok(false),
             (Err(error), _) => Err(lost(error, false)),
@@ -107,6 +85,7 @@ fn prove(
     }
     // A device that somebody has mounted is written behind the page cache that
     // a second reading would see; only a file's second reading proves anything.
+    let source = &frozen.source;
     if source.kind() != VolumeKind::File || request.purpose == Purpose::Compare {
         return Ok(false);
     }
@@ -123,6 +102,7 @@ fn reads_the_same(source: &Source, feed: &Feed, pool: &rayon::ThreadPool) -> Res
         geometry: feed.geometry(),
         from: ScanFrom::Cache,
         bytes_read: &again,
+        known: None,
     };
     let stop = || feed.is_over() || !same.load(Ordering::Relaxed);
     scan.run(pool, &stop, &|extent, cvs| {

@@ -1,16 +1,18 @@
 //! The source's part of a run: one scan, any number of targets.
 
+mod base;
 mod consent;
 mod drive;
 mod feed;
+mod frozen;
 mod hold;
 mod ship;
 mod summary;
 mod target;
 mod throttle;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -19,13 +21,15 @@ use lockstep_protocol::limits::{NEWEST_VERSION, OLDEST_VERSION};
 use lockstep_protocol::{Failure, FailureKind, Hello, Hold, Purpose, Scope, Terms, Text};
 use lockstep_volume::{Identity, MappedCvs, Source, Volume};
 
+use self::base::{Base, Found};
 use self::drive::Common;
 use self::feed::Feed;
+use self::frozen::{Frozen, Room};
 use self::summary::{Ending, outcome, unopened};
 use self::target::{News, Target};
 use self::throttle::Throttle;
 use crate::cancel::{Cancel, Cause};
-use crate::failures::sentence;
+use crate::failures::{sentence, volume_failed};
 use crate::hash::hashing_pool;
 use crate::limits::{
     BARRIER_TIMEOUT, MAX_LANE_THREADS, MAX_THREADS, MIN_MEMORY, MIN_TARGET_BUFFERS, POLL,
@@ -45,13 +49,16 @@ pub fn run(request: Request, monitor: Arc<dyn Monitor>, cancel: Arc<Cancel>) -> 
         Ok(name) => name,
         Err(failure) => return unopened(&request, String::new(), failure, started),
     };
-    let opened = hold::open(&request).and_then(|source| {
-        let feed = new_feed(&request, &source)?;
-        Ok((source, feed))
+    let opened = Frozen::open(&request, &hex(&name)).and_then(|frozen| {
+        let feed = new_feed(&request, &frozen.source).inspect_err(|_| {
+            // The failure to report is this one; the next run releases what stays.
+            let _ = frozen.release();
+        })?;
+        Ok((frozen, feed))
     });
     match opened {
-        Ok((source, feed)) => {
-            Run::new(request, &source, &feed, &*monitor, &cancel, name, started).go()
+        Ok((frozen, feed)) => {
+            Run::new(request, &frozen, &feed, &*monitor, &cancel, name, started).go()
         }
         Err(failure) => {
             monitor.notice(Notice::Error {
@@ -87,19 +94,20 @@ fn new_feed(request: &Request, source: &Source) -> Result<Feed, Failure> {
 /// One run, from the opened source to its outcome.
 struct Run<'a> {
     request: Request,
-    source: &'a Source,
+    frozen: &'a Frozen,
     feed: &'a Feed,
     monitor: &'a dyn Monitor,
     cancel: &'a Cancel,
     name: [u8; 16],
     started: Instant,
     targets: Vec<Target>,
+    base: OnceLock<Box<Base>>,
 }
 
 impl<'a> Run<'a> {
     fn new(
         request: Request,
-        source: &'a Source,
+        frozen: &'a Frozen,
         feed: &'a Feed,
         monitor: &'a dyn Monitor,
         cancel: &'a Cancel,
@@ -109,25 +117,29 @@ impl<'a> Run<'a> {
         let targets = (0..request.targets.len()).map(Target::new).collect();
         Run {
             request,
-            source,
+            frozen,
             feed,
             monitor,
             cancel,
             name,
             started,
             targets,
+            base: OnceLock::new(),
         }
     }
 
     fn go(mut self) -> Outcome {
         self.monitor.notice(Notice::Started {
             run: hex(&self.name),
-            size: self.source.size(),
+            size: self.frozen.source.size(),
         });
-        hold::announce(self.source, self.monitor);
+        (self.frozen).announce(&self.request.snapshot, self.monitor);
         let hello = match self.hello() {
             Ok(hello) => hello,
-            Err(failure) => return unopened(&self.request, hex(&self.name), failure, self.started),
+            Err(failure) => {
+                self.settle(false);
+                return unopened(&self.request, hex(&self.name), failure, self.started);
+            }
         };
         let specs = std::mem::take(&mut self.request.targets);
         let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
@@ -144,6 +156,8 @@ impl<'a> Run<'a> {
             this.attend(&heard, &names);
         });
         drop(common);
+        let verified = self.targets.iter().any(Target::is_verified);
+        self.settle(verified);
         self.ending(&names)
     }
 
@@ -158,7 +172,7 @@ impl<'a> Run<'a> {
             / EXTENT_SIZE;
         let shared = extents.saturating_sub(self.threads()) / self.targets.len().max(1);
         Common {
-            volume: self.source,
+            volume: &self.frozen.source,
             feed: self.feed,
             terms: self.terms(),
             hello,
@@ -207,10 +221,10 @@ impl<'a> Run<'a> {
             verify: terms.verify,
             hold: terms.hold,
             allow_larger: self.request.allow_larger_target,
-            mode_bits: u16::try_from(self.source.mode_bits() & 0o777).unwrap_or(0o600),
+            mode_bits: u16::try_from(self.frozen.mode_bits() & 0o777).unwrap_or(0o600),
             seed: u64::from_le_bytes(seed),
             window: terms.window,
-            identity: self.source.identity().to_bytes(),
+            identity: self.frozen.identity().to_bytes(),
             source: Text::new(&self.request.source.display().to_string()),
             who: Text::new(&self.request.who),
         })
@@ -222,11 +236,15 @@ impl<'a> Run<'a> {
             Ok(pool) => pool,
             Err(failure) => return self.abort(failure),
         };
-        match hold::scan(&self.request, self.source, self.feed, &pool) {
+        let base = match self.base(&pool) {
+            Ok(base) => base,
+            Err(failure) => return self.abort(failure),
+        };
+        match hold::scan(&self.request, self.frozen, self.feed, base, &pool) {
             Ok(Some(finish)) => {
                 self.monitor.notice(Notice::Hashed {
                     root: finish.root,
-                    size: self.source.size(),
+                    size: self.frozen.source.size(),
                     elapsed: self.started.elapsed(),
                 });
                 self.feed.finish(finish);
@@ -234,6 +252,46 @@ impl<'a> Run<'a> {
             Ok(None) => {}
             Err(failure) => self.abort(failure),
         }
+    }
+
+    /// What an earlier run left, once its word was tested.
+    fn base(&self, pool: &rayon::ThreadPool) -> Result<Option<&Base>, Failure> {
+        let base = match base::find(self.frozen, &self.request) {
+            Found::Nothing => return Ok(None),
+            Found::Doubt(doubt) => {
+                self.warn(format!("everything is read: {doubt}"));
+                return Ok(None);
+            }
+            Found::Base(base) => base,
+        };
+        let (volume, geometry) = (&self.frozen.source, self.feed.geometry());
+        let holds = base
+            .holds(volume, geometry, pool, &self.feed.bytes_read)
+            .map_err(|error| volume_failed(&error))?;
+        if holds {
+            return Ok(Some(self.base.get_or_init(|| base)));
+        }
+        self.warn("ALARM: what the snapshot's delta calls unchanged is not; targets that rest on its earlier word may differ from the source: sync or verify each of them. Everything is read now, and from now on".to_owned());
+        if let Some(trouble) = base::distrust_from_now_on(self.frozen, &self.request) {
+            self.warn(trouble);
+        }
+        Ok(None)
+    }
+
+    /// Leaves the snapshot as the next run's base, or releases it.
+    fn settle(&self, verified: bool) {
+        let base = self.base.get().map(Box::as_ref);
+        let troubles = base::settle(self.frozen, &self.request, self.feed, base, verified);
+        for trouble in troubles {
+            self.warn(trouble);
+        }
+    }
+
+    fn warn(&self, message: String) {
+        self.monitor.notice(Notice::Warning {
+            target: None,
+            message,
+        });
     }
 
     fn abort(&self, failure: Failure) {
@@ -253,6 +311,7 @@ impl<'a> Run<'a> {
         let mut asked = false;
         let mut told = Instant::now();
         let mut first_ready: Option<Instant> = None;
+        let mut warned = false;
         while ended < self.targets.len() {
             match heard.recv_timeout(POLL) {
                 Ok(News::Ready(index)) => {
@@ -273,6 +332,7 @@ impl<'a> Run<'a> {
             if told.elapsed() >= PROGRESS_EVERY {
                 told = Instant::now();
                 self.tell_progress();
+                self.look_after_room(&mut warned);
             }
         }
         self.feed.stop();
@@ -340,8 +400,8 @@ impl<'a> Run<'a> {
             ),
             None => {}
         }
-        if let Err(failure) = hold::check(self.source, &self.request) {
-            self.source.release_hold();
+        if let Err(failure) = hold::check(self.frozen, &self.request) {
+            self.frozen.source.release_hold();
             let writing = self.targets.iter().any(|target| {
                 target.facts().state == Some(lockstep_protocol::VolumeState::Inconsistent)
             });
@@ -349,8 +409,23 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// An image that takes its volume's writers the last space is given up in time.
+    fn look_after_room(&self, warned: &mut bool) {
+        match self.frozen.room() {
+            Ok(Room::Enough) => {}
+            Ok(Room::Little(room)) if !*warned => {
+                *warned = true;
+                self.warn(format!(
+                    "only {room} bytes are left beside the source's snapshot: it will be given up before they run out"
+                ));
+            }
+            Ok(Room::Little(_)) => {}
+            Err(failure) => self.abort(failure),
+        }
+    }
+
     fn tell_progress(&self) {
-        let size = self.source.size();
+        let size = self.frozen.source.size();
         let targets = self.targets.iter().map(|target| progress(target, size));
         self.monitor.notice(Notice::Progress {
             bytes_scanned: self.feed.bytes_scanned.load(Ordering::Relaxed),
@@ -366,9 +441,9 @@ impl<'a> Run<'a> {
             names,
             targets: &self.targets,
             feed: self.feed,
-            source: self.source,
+            frozen: self.frozen,
             purpose: self.request.purpose,
-            choice: self.request.snapshot,
+            choice: &self.request.snapshot,
             elapsed: self.started.elapsed().max(Duration::from_micros(1)),
         })
     }

@@ -3,11 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use lockstep_ledger::ProofLevel;
 use lockstep_protocol::{Evidence, Failure, FailureKind, Purpose, VolumeState};
-use lockstep_volume::{Source, Volume};
+use lockstep_volume::Volume;
 
 use super::feed::Feed;
-use super::hold;
+use super::frozen::Frozen;
 use super::target::{End, Target};
 use crate::outcome::{Consistency, Outcome, SourceCounts, TargetOutcome, Verdict};
 use crate::request::{Request, SnapshotChoice};
@@ -18,9 +19,9 @@ pub(super) struct Ending<'a> {
     pub(super) names: &'a [String],
     pub(super) targets: &'a [Target],
     pub(super) feed: &'a Feed,
-    pub(super) source: &'a Source,
+    pub(super) frozen: &'a Frozen,
     pub(super) purpose: Purpose,
-    pub(super) choice: SnapshotChoice,
+    pub(super) choice: &'a SnapshotChoice,
     pub(super) elapsed: Duration,
 }
 
@@ -33,7 +34,7 @@ pub(super) fn outcome(ending: &Ending<'_>) -> Outcome {
         .map(|(target, name)| one(ending, target, name))
         .collect();
     let finish = ending.feed.finished();
-    let held = hold::is_held(ending.source);
+    let held = ending.frozen.is_held();
     let proved = finish.is_some_and(|finish| finish.evidence != Evidence::None);
     let aborted = ending.feed.aborted();
     let verdict = whole(&targets);
@@ -44,11 +45,12 @@ pub(super) fn outcome(ending: &Ending<'_>) -> Outcome {
             .filter(|_| verdict == Verdict::Failed)
             .map(|failure| truthful(failure, targets.iter().any(is_touched))),
         root: finish.map(|finish| finish.root),
-        size: ending.source.size(),
+        size: ending.frozen.source.size(),
         elapsed: ending.elapsed,
-        snapshot: match (held, ending.choice) {
-            (false, _) | (_, SnapshotChoice::None) => "none",
-            (true, _) => "exclusive",
+        snapshot: ending.frozen.provider(ending.choice),
+        proof: match finish.map(|finish| finish.evidence) {
+            Some(Evidence::Delta) => ProofLevel::Delta,
+            _ => ProofLevel::Full,
         },
         consistency: if held && (proved || finish.is_none()) {
             Consistency::PointInTime
@@ -57,7 +59,8 @@ pub(super) fn outcome(ending: &Ending<'_>) -> Outcome {
         },
         source: SourceCounts {
             bytes_read: ending.feed.bytes_read.load(Ordering::Relaxed),
-            bytes_hashed: ending.feed.bytes_scanned.load(Ordering::Relaxed),
+            bytes_hashed: (ending.feed.bytes_scanned.load(Ordering::Relaxed))
+                .saturating_sub(ending.feed.bytes_inherited.load(Ordering::Relaxed)),
         },
         targets,
     }
@@ -89,6 +92,7 @@ pub(super) fn unopened(
         size: 0,
         elapsed: started.elapsed(),
         snapshot: "none",
+        proof: ProofLevel::Full,
         consistency: Consistency::Fuzzy,
         source: SourceCounts::default(),
         targets: request
@@ -107,7 +111,7 @@ fn one(ending: &Ending<'_>, target: &Target, name: &str) -> TargetOutcome {
     let resizes = facts.welcome.as_ref().is_some_and(|welcome| {
         welcome
             .present_size
-            .is_some_and(|size| size != ending.source.size())
+            .is_some_and(|size| size != ending.frozen.source.size())
             && welcome.plan == lockstep_protocol::Plan::Resize
     }) || facts
         .welcome
@@ -167,10 +171,10 @@ fn is_touched(target: &TargetOutcome) -> bool {
         .is_some_and(|failure| failure.kind == FailureKind::Interrupted)
 }
 
-/// "Temporary" promises that nothing was changed.
+/// "Temporary" and "preflight" promise that nothing was changed.
 fn truthful(failure: Failure, touched: bool) -> Failure {
     match failure.kind {
-        FailureKind::Temporary if touched => Failure {
+        FailureKind::Temporary | FailureKind::Preflight if touched => Failure {
             kind: FailureKind::Interrupted,
             ..failure
         },

@@ -80,6 +80,14 @@ impl Target {
         self.proceed.store(true, Ordering::SeqCst);
     }
 
+    /// Whether it ended consistent.
+    pub(super) fn is_verified(&self) -> bool {
+        matches!(
+            self.facts().end,
+            Some(End::Verified(VolumeState::Consistent))
+        )
+    }
+
     /// Whether bytes of the target may have been overwritten.
     pub(super) fn may_be_written(&self) -> bool {
         let facts = self.facts();

@@ -6,21 +6,11 @@
 //! 4. `consistent`, durable, with the proof; or `failed`; or nothing, which
 //!    leaves `inconsistent`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use lockstep_ledger::{Claim, Identity, Ledger, Overwriting, Proof, RunFacts, VolumeKey};
 use lockstep_protocol::{Failure, FailureKind, VolumeState};
 
+use crate::clock::now;
 use crate::failures::ledger_failed;
-
-/// Milliseconds since 1970.
-pub(super) fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
-}
 
 enum Step {
     /// A comparison marks nothing.

@@ -139,7 +139,7 @@ fn facts(hello: &Hello, options: &ServeOptions) -> RunFacts {
         run: hello.run.iter().map(|byte| format!("{byte:02x}")).collect(),
         source: hello.source.as_str().to_owned(),
         who: who.to_owned(),
-        started_unix_ms: super::mark::now(),
+        started_unix_ms: crate::clock::now(),
     }
 }
 

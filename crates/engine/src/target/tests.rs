@@ -18,14 +18,15 @@ use lockstep_transport::{Link, memory_pair};
 use lockstep_volume::faults::{Fault, FaultyVolume, MemoryVolume};
 use lockstep_volume::{IoEngine, IoFailure, OpenError, Operation, Volume};
 
-use super::mark::{Marks, now};
+use super::mark::Marks;
 use super::open::Opened;
 use super::place::Place;
 use super::{ServeOptions, attend, greeted};
+use crate::clock::now;
 use crate::scan::ScanFrom;
 use crate::{
     Cancel, Compression, Connect, Connected, Consent, Monitor, Notice, Outcome, Purpose, Request,
-    Scope, SnapshotChoice, TargetSpec, Verdict, VerifyScope, run,
+    Reuse, Scope, SnapshotChoice, TargetSpec, Verdict, VerifyScope, run,
 };
 
 const SIZE: usize = (5 << 20) + 777;
@@ -214,6 +215,8 @@ impl Lab {
             allow_larger_target: false,
             max_duration: None,
             scratch: self.path().to_path_buf(),
+            state_dir: self.path().join("state-near"),
+            reuse: Reuse::default(),
             who: "test".to_owned(),
         };
         run(request, Arc::new(Silent), Arc::new(Cancel::new()))

@@ -205,6 +205,7 @@ impl<'a> Work<'a> {
             geometry: self.geometry,
             from: self.from,
             bytes_read: &read,
+            known: None,
         };
         let scanned = scan.run(pool, &|| self.is_over(), &|extent, cvs| {
             for (group, cv) in self.geometry.groups_of(extent).zip(cvs.iter()) {
