@@ -22,7 +22,7 @@ mod seal;
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lockstep_volume::count_extents;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ioctl_ficlone, openat};
@@ -35,7 +35,7 @@ use crate::error::SnapshotError;
 use crate::folder::{Folder, free_bytes};
 use crate::name::{SnapshotName, VolumeName};
 use crate::provider::{Atomicity, Cost, Fitness, Health, Provider, Space, Told, Verdict};
-use crate::snapshot::{Image, Recovered, Snapshot};
+use crate::snapshot::{Image, Recovered, Snapshot, canonical};
 use crate::steps::{Observer, Step};
 
 use making::{Making, adopt, copy_nocow, is_half_made, remove, remove_half_made};
@@ -232,12 +232,6 @@ fn try_clone(volume: &Path, file: &File) -> rustix::io::Result<()> {
     let (from, to) = (nameless()?, nameless()?);
     rustix::io::pwrite(&from, &[1; PROBE_BYTES], 0)?;
     ioctl_ficlone(&to, &from)
-}
-
-fn canonical(volume: &Path) -> Result<PathBuf, SnapshotError> {
-    volume
-        .canonicalize()
-        .map_err(SnapshotError::io("looking up", volume))
 }
 
 fn open_volume(volume: &Path) -> Result<File, SnapshotError> {
