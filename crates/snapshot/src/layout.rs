@@ -14,8 +14,9 @@ use std::ops::Range;
 
 use crate::changed::Changed;
 
-/// Most stretches of one layout: 128 MiB of memory. More are not worth a comparison.
-pub(crate) const MAX_STRETCHES: usize = 4 << 20;
+/// Most stretches of one layout: 80 MiB of memory, and three layouts are held at once.
+pub(crate) const MAX_STRETCHES: usize = 2 << 20;
+const _: () = assert!(size_of::<Stretch>() == 40);
 
 /// Where the bytes of a stretch come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -115,6 +115,21 @@ pub(crate) fn canonical(volume: &Path) -> Result<PathBuf, SnapshotError> {
         .map_err(SnapshotError::io("looking up", volume))
 }
 
+/// The same for a volume that may be gone: what was made of it still lies beside its place.
+pub(crate) fn canonical_place(volume: &Path) -> Result<PathBuf, SnapshotError> {
+    match (canonical(volume), volume.parent(), volume.file_name()) {
+        (Err(error), Some(parent), Some(name)) if error.is_missing() => {
+            let parent = if parent == Path::new("") {
+                Path::new(".")
+            } else {
+                parent
+            };
+            Ok(canonical(parent)?.join(name))
+        }
+        (found, ..) => found,
+    }
+}
+
 /// What was found of earlier runs.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Recovered {

@@ -35,7 +35,7 @@ use crate::error::SnapshotError;
 use crate::folder::{Folder, free_bytes};
 use crate::name::{SnapshotName, VolumeName};
 use crate::provider::{Atomicity, Cost, Fitness, Health, Provider, Space, Told, Verdict};
-use crate::snapshot::{Image, Recovered, Snapshot, canonical};
+use crate::snapshot::{Image, Recovered, Snapshot, canonical, canonical_place};
 use crate::steps::{Observer, Step};
 
 use making::{Making, adopt, copy_nocow, is_half_made, remove, remove_half_made};
@@ -158,7 +158,7 @@ impl Provider for Reflink {
     }
 
     fn recover(&self, volume: &Path, name: &VolumeName) -> Result<Recovered, SnapshotError> {
-        let volume = canonical(volume)?;
+        let volume = canonical_place(volume)?;
         let mut found = Recovered::default();
         let Some(folder) = Folder::find(&volume)? else {
             return Ok(found);
