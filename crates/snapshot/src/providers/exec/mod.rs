@@ -247,3 +247,6 @@ fn utf8(volume: &Path) -> Result<&str, SnapshotError> {
         why: "its path is not UTF-8, which JSON is".to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests;
