@@ -105,6 +105,19 @@ impl Mount {
         Mount::at(stand, name, Command::new("mount").arg(disk.path()))
     }
 
+    /// A new file system of this kind (`xfs`, `btrfs`), on a disk that goes with it.
+    #[track_caller]
+    pub(crate) fn with_reflinks(stand: &Stand, kind: &str, size: u64) -> (Disk, Mount) {
+        let disk = Disk::blank(stand, &format!("{kind}.disk"), size);
+        printed(
+            Command::new(format!("mkfs.{kind}"))
+                .arg("-q")
+                .arg(disk.path()),
+        );
+        let mount = Mount::at(stand, kind, Command::new("mount").arg(disk.path()));
+        (disk, mount)
+    }
+
     #[track_caller]
     fn at(stand: &Stand, name: &str, command: &mut Command) -> Mount {
         let folder = stand.path(name);

@@ -9,6 +9,7 @@ mod kill;
 mod lab;
 mod remote;
 mod several;
+mod snapshots;
 #[expect(dead_code, reason = "the tests of the command line need more of it")]
 #[path = "../cli/stand.rs"]
 mod stand;

@@ -14,8 +14,9 @@ use std::ops::Range;
 
 use crate::changed::Changed;
 
-/// Most stretches of one layout: 128 MiB of memory. More are not worth a comparison.
-pub(crate) const MAX_STRETCHES: usize = 4 << 20;
+/// Most stretches of one layout: 80 MiB of memory, and three layouts are held at once.
+pub(crate) const MAX_STRETCHES: usize = 2 << 20;
+const _: () = assert!(size_of::<Stretch>() == 40);
 
 /// Where the bytes of a stretch come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,11 +68,31 @@ pub(crate) struct Stretch {
     pub(crate) content: Content,
 }
 
-/// A file's stretches, in order and inside it; what lies between them is a hole.
-#[derive(Clone, PartialEq, Eq, Debug)]
+impl Stretch {
+    /// Whether what begins at `start` is only more of it.
+    fn goes_on_as(&self, start: u64, content: Content) -> bool {
+        let length = self.range.end - self.range.start;
+        self.range.end == start && self.content.skip(length) == content
+    }
+}
+
+/// A file's stretches, in order and inside it; what lies between them is zeros.
+///
+/// Two files with the same bytes in the same places have the same layout, however a filesystem cuts
+/// its extents: XFS cuts them anew wherever another file begins or ceases to share them.
+#[derive(Clone, Debug)]
 pub(crate) struct Layout {
     size: u64,
     stretches: Vec<Stretch>,
+    /// Where the last extent ended, zeros too.
+    end: u64,
+}
+
+impl PartialEq for Layout {
+    /// Where allocated zeros end is no difference.
+    fn eq(&self, other: &Self) -> bool {
+        self.size == other.size && self.stretches == other.stretches
+    }
 }
 
 /// Why something is no layout.
@@ -86,8 +107,11 @@ pub(crate) enum BadLayout {
 impl Layout {
     /// A file of `size` bytes that is one hole.
     pub(crate) fn new(size: u64) -> Self {
-        let stretches = Vec::new();
-        Self { size, stretches }
+        Self {
+            size,
+            stretches: Vec::new(),
+            end: 0,
+        }
     }
 
     /// Adds the next stretch. What lies beyond the file's end is left out: filesystems allocate ahead.
@@ -99,22 +123,25 @@ impl Layout {
     ) -> Result<(), BadLayout> {
         let end = start.checked_add(length).filter(|end| *end > start);
         let end = end.ok_or(BadLayout::Disordered)?;
-        if start < self.end() {
+        if start < self.end {
             return Err(BadLayout::Disordered);
         }
-        if start >= self.size {
+        self.end = end.min(self.size).max(self.end);
+        if start >= self.size || content == Content::Zeros {
+            return Ok(());
+        }
+        let range = start..end.min(self.size);
+        if let Some(last) = self.stretches.last_mut()
+            && last.goes_on_as(start, content)
+        {
+            last.range.end = range.end;
             return Ok(());
         }
         if self.stretches.len() == MAX_STRETCHES {
             return Err(BadLayout::TooMany);
         }
-        let range = start..end.min(self.size);
         self.stretches.push(Stretch { range, content });
         Ok(())
-    }
-
-    fn end(&self) -> u64 {
-        self.stretches.last().map_or(0, |last| last.range.end)
     }
 
     /// What is at `at`, and where that stretch or hole ends, given that no stretch before `from`
@@ -196,6 +223,11 @@ mod tests {
         let whole = layout(30, &[(0, 30, plain(100))]);
         let cut = layout(30, &[(0, 10, plain(100)), (10, 20, plain(110))]);
         assert_eq!(changed(&whole, &cut), Changed::none(30));
+        assert_eq!(whole, cut);
+        let with_zeros = layout(40, &[(0, 10, plain(1)), (20, 9, Content::Zeros)]);
+        let with_hole = layout(40, &[(0, 4, plain(1)), (4, 6, plain(5))]);
+        assert_eq!(changed(&with_zeros, &with_hole), Changed::none(40));
+        assert_eq!(with_zeros, with_hole);
         let moved = layout(30, &[(0, 10, plain(100)), (10, 20, plain(111))]);
         assert_eq!(changed(&whole, &moved).ranges(), [10..30]);
     }

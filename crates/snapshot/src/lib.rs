@@ -22,6 +22,7 @@
 //! | `layout`, `changed` | which bytes two extent maps leave in doubt: pure |
 //! | `compare` | reading those maps so that they can be believed |
 //! | `folder` | where images of files lie |
+//! | `steps` | the durable steps, so that tests can stop after each |
 //! | `program` | running programs: arguments, never a shell; limits of time and output |
 //!
 //! Everything here blocks; threads belong to the caller.

@@ -222,7 +222,8 @@ fn end(mut pipe: impl Read) -> Vec<u8> {
 
 /// Text of somebody else, on one line and without control characters.
 pub(crate) fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
+    // A letter has at most four bytes, and whoever wrote a gigabyte is not quoted in full.
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * KEPT_STDERR)]);
     let words: Vec<&str> = text.split_whitespace().collect();
     words
         .join(" ")

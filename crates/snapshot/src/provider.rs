@@ -59,6 +59,9 @@ pub trait Provider: Debug + Send + Sync {
 
     /// Whether the image is still good, and how much the volume can change before it is not.
     ///
+    /// To be asked now and then, and once more after the last byte was read: only an image that was
+    /// sound then was sound throughout. An error of reading it is a lost image, never zeros.
+    ///
     /// # Errors
     /// [`SnapshotError`] if it cannot look.
     fn health(&self, snapshot: &Snapshot) -> Result<Health, SnapshotError>;

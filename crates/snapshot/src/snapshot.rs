@@ -6,6 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use lockstep_volume::identify;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -88,6 +89,45 @@ pub struct Image {
     pub file: File,
     /// Its bytes.
     pub size: u64,
+}
+
+impl Image {
+    /// Opens what a program says is the image: a file or a device of exactly this size.
+    pub(crate) fn open(path: PathBuf, size: u64) -> Result<Self, SnapshotError> {
+        let not_ours = |why: String| SnapshotError::NotOurs {
+            path: path.clone(),
+            why,
+        };
+        let found = identify(&path).map_err(|error| not_ours(error.to_string()))?;
+        if found.size != size {
+            let found = found.size;
+            return Err(not_ours(format!("it has {found} bytes instead of {size}")));
+        }
+        let file = File::open(&path).map_err(SnapshotError::io("opening", &path))?;
+        Ok(Self { path, file, size })
+    }
+}
+
+/// A volume's path without symbolic links.
+pub(crate) fn canonical(volume: &Path) -> Result<PathBuf, SnapshotError> {
+    volume
+        .canonicalize()
+        .map_err(SnapshotError::io("looking up", volume))
+}
+
+/// The same for a volume that may be gone: what was made of it still lies beside its place.
+pub(crate) fn canonical_place(volume: &Path) -> Result<PathBuf, SnapshotError> {
+    match (canonical(volume), volume.parent(), volume.file_name()) {
+        (Err(error), Some(parent), Some(name)) if error.is_missing() => {
+            let parent = if parent == Path::new("") {
+                Path::new(".")
+            } else {
+                parent
+            };
+            Ok(canonical(parent)?.join(name))
+        }
+        (found, ..) => found,
+    }
 }
 
 /// What was found of earlier runs.

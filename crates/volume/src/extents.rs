@@ -193,3 +193,38 @@ fn cooked(raw: &RawExtent) -> FileExtent {
         flags: ExtentFlags(raw.flags),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn a_map_holds_the_data_and_not_the_holes() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(64 << 20).unwrap();
+        // More than one batch of pages with holes between.
+        for at in 0..300u64 {
+            file.write_all_at(&[1; 4096], at * 131_072).unwrap();
+        }
+        let mut from = 0;
+        let mut extents = Vec::new();
+        loop {
+            let batch = match next_extents(&file, from) {
+                Ok(batch) => batch,
+                Err(error) => return eprintln!("skipped: no extent maps here: {error}"),
+            };
+            let Some(last) = batch.last().copied() else {
+                break;
+            };
+            from = last.logical + last.length;
+            extents.extend(batch);
+        }
+        let starts: Vec<u64> = extents.iter().map(|extent| extent.logical).collect();
+        let expected: Vec<u64> = (0..300).map(|at| at * 131_072).collect();
+        assert_eq!(starts, expected);
+        assert!(extents.last().unwrap().flags.has_any(ExtentFlags::LAST));
+        assert_eq!(count_extents(&file).unwrap(), 300);
+    }
+}

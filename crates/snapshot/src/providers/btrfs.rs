@@ -36,7 +36,7 @@ use crate::error::SnapshotError;
 use crate::folder::{Folder, c_name, free_bytes};
 use crate::name::{SnapshotName, VolumeName};
 use crate::provider::{Atomicity, Cost, Fitness, Health, Provider, Space, Told, Verdict};
-use crate::snapshot::{Image, Recovered, Snapshot};
+use crate::snapshot::{Image, Recovered, Snapshot, canonical_place};
 use crate::steps::{Observer, Step};
 
 const NAME: &str = "btrfs";
@@ -167,9 +167,7 @@ impl Provider for Btrfs {
     }
 
     fn recover(&self, volume: &Path, name: &VolumeName) -> Result<Recovered, SnapshotError> {
-        let volume = volume
-            .canonicalize()
-            .map_err(SnapshotError::io("looking up", volume))?;
+        let volume = canonical_place(volume)?;
         let mut found = Recovered::default();
         let Some(folder) = Folder::find(&volume)? else {
             return Ok(found);

@@ -8,7 +8,6 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lockstep_volume::identify;
 use serde::{Deserialize, Serialize};
 
 use crate::changed::Changed;
@@ -187,21 +186,7 @@ impl Provider for Zfs {
         while !path.exists() && Instant::now() < deadline {
             std::thread::sleep(POLL);
         }
-        let not_ours = |why: String| SnapshotError::NotOurs {
-            path: path.clone(),
-            why,
-        };
-        let found = identify(&path).map_err(|error| not_ours(error.to_string()))?;
-        if found.size != snapshot.size {
-            let (found, made) = (found.size, snapshot.size);
-            return Err(not_ours(format!("it has {found} bytes instead of {made}")));
-        }
-        let file = std::fs::File::open(&path).map_err(SnapshotError::io("opening", &path))?;
-        Ok(Image {
-            path,
-            file,
-            size: found.size,
-        })
+        Image::open(path, snapshot.size)
     }
 
     fn delta(&self, base: &Snapshot, now: &Snapshot) -> Result<Changed, Doubt> {

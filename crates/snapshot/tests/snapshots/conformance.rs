@@ -32,6 +32,7 @@ fn conforms(stage: &Stage, effort: &Effort) {
     names_are_not_taken_twice(stage);
     a_delta_covers_every_changed_byte_and_little_else(stage, effort.rounds);
     what_a_crash_leaves_is_found_and_removed(stage);
+    a_base_outlives_a_reboot_and_its_volume(stage);
     for way in [Way::Buffered, Way::Direct, Way::Mapped, Way::Mixed] {
         an_image_of_a_busy_volume_is_sound(stage, way, effort.images);
     }
@@ -144,6 +145,28 @@ fn what_a_crash_leaves_is_found_and_removed(stage: &Stage) {
     let of_another = stage.provider.recover(&stage.volume, &other).unwrap();
     assert_eq!(of_another.whole, []);
     stage.release(&[&found.whole[0]]);
+    stage.assert_nothing_is_left();
+}
+
+fn a_base_outlives_a_reboot_and_its_volume(stage: &Stage) {
+    let base = stage.freeze("before");
+    write(&stage.open_volume(), 40_000..50_000, 5);
+    stage.remount();
+    let now = stage.freeze("after");
+    let changed = stage.delta(&base, &now).unwrap();
+    assert!(changed.bytes() <= 200_000, "{changed:?}");
+    let bytes = stage.bytes(&now);
+    if stage.provider.name() != "exec" {
+        std::fs::remove_file(&stage.volume).unwrap();
+        let found = stage
+            .provider
+            .recover(&stage.volume, &stage.name())
+            .unwrap();
+        let details: Vec<_> = found.whole.iter().map(|one| &one.detail).collect();
+        assert_eq!(details, [&now.detail, &base.detail]);
+        std::fs::write(&stage.volume, &bytes).unwrap();
+    }
+    stage.release(&[&base, &now]);
     stage.assert_nothing_is_left();
 }
 

@@ -62,7 +62,8 @@ impl Drop for LoopDevice {
 /// A filesystem on a loop device, unmounted when dropped.
 pub(crate) struct Mounted {
     pub(crate) point: PathBuf,
-    _device: LoopDevice,
+    options: String,
+    device: LoopDevice,
     _folder: tempfile::TempDir,
 }
 
@@ -86,18 +87,28 @@ impl Mounted {
         let device = LoopDevice::on(&image)?;
         let point = folder.path().join("mounted");
         std::fs::create_dir(&point).unwrap();
-        run("mount", &["-o", options, &device.0, text(&point)])?;
-        Some(Self {
+        let mounted = Self {
             point,
-            _device: device,
+            options: options.to_owned(),
+            device,
             _folder: folder,
-        })
+        };
+        mounted.mount().map(|()| mounted)
     }
-}
 
-impl Drop for Mounted {
+    fn mount(&self) -> Option<()> {
+        let (device, point) = (&self.device.0, text(&self.point));
+        run("mount", &["-o", &self.options, device, point]).map(drop)
+    }
+
+    /// Unmounts and mounts it again: nothing that was in memory only is left.
+    pub(crate) fn remount(&self) {
+        self.unmount();
+        self.mount().unwrap();
+    }
+
     /// Patiently: a process that another test is just starting has all our files open for a moment.
-    fn drop(&mut self) {
+    fn unmount(&self) {
         let unmounted = || run("umount", &[text(&self.point)]).is_some();
         for _ in 0..50 {
             if unmounted() {
@@ -106,5 +117,11 @@ impl Drop for Mounted {
             std::thread::sleep(Duration::from_millis(100));
         }
         run("umount", &["--lazy", text(&self.point)]);
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        self.unmount();
     }
 }

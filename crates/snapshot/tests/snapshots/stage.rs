@@ -22,7 +22,7 @@ pub(crate) struct Stage {
     pub(crate) volume: PathBuf,
     /// What is beside the volume before the first snapshot.
     before: Vec<String>,
-    _mounted: Option<Mounted>,
+    mounted: Option<Mounted>,
 }
 
 impl Stage {
@@ -35,7 +35,7 @@ impl Stage {
             provider: Box::new(provider),
             before: names_beside(&volume),
             volume,
-            _mounted: mounted,
+            mounted,
         }
     }
 
@@ -56,6 +56,11 @@ impl Stage {
         let volume = folder.join("disk.img");
         fill(&volume);
         Some(Self::new(provider, volume, Some(mounted)))
+    }
+
+    /// As a reboot would: what is known of the images must hold longer than memory.
+    pub(crate) fn remount(&self) {
+        self.mounted.as_ref().unwrap().remount();
     }
 
     pub(crate) fn name(&self) -> VolumeName {

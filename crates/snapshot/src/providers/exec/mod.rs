@@ -12,7 +12,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lockstep_volume::identify;
 use serde::de::DeserializeOwned;
 
 use crate::changed::Changed;
@@ -21,7 +20,7 @@ use crate::error::SnapshotError;
 use crate::name::{SnapshotName, VolumeName};
 use crate::program::{Call, Limits, Programs, System, printable};
 use crate::provider::{Fitness, Health, Provider, Verdict};
-use crate::snapshot::{Image, Recovered, Snapshot};
+use crate::snapshot::{Image, Recovered, Snapshot, canonical};
 
 use protocol::{Answer, Counted, Created, Described, End, Opened, Request, Room, read_answer};
 
@@ -137,8 +136,12 @@ impl Provider for Exec {
             snapshot: Some(&described),
             ..Request::about("open", utf8(&snapshot.volume)?)
         };
-        let opened: Opened = self.ask(&request, SLOW)?.ok()?;
-        open_image(opened.path, snapshot)
+        let asked = self.ask(&request, SLOW)?;
+        let opened: Opened = asked.ok()?;
+        if !opened.path.is_absolute() {
+            return Err(asked.failed("the path of the image is not absolute"));
+        }
+        Image::open(opened.path, snapshot.size)
     }
 
     fn delta(&self, base: &Snapshot, now: &Snapshot) -> Result<Changed, Doubt> {
@@ -237,33 +240,6 @@ fn described(snapshot: &Snapshot) -> Result<Described, SnapshotError> {
     })
 }
 
-fn open_image(path: PathBuf, snapshot: &Snapshot) -> Result<Image, SnapshotError> {
-    let not_ours = |why: String| SnapshotError::NotOurs {
-        path: path.clone(),
-        why,
-    };
-    if !path.is_absolute() {
-        return Err(not_ours("it is no absolute path".to_owned()));
-    }
-    let found = identify(&path).map_err(|error| not_ours(error.to_string()))?;
-    if found.size != snapshot.size {
-        let (found, made) = (found.size, snapshot.size);
-        return Err(not_ours(format!("it has {found} bytes instead of {made}")));
-    }
-    let file = std::fs::File::open(&path).map_err(SnapshotError::io("opening", &path))?;
-    Ok(Image {
-        path,
-        file,
-        size: found.size,
-    })
-}
-
-fn canonical(volume: &Path) -> Result<PathBuf, SnapshotError> {
-    volume
-        .canonicalize()
-        .map_err(SnapshotError::io("looking up", volume))
-}
-
 fn utf8(volume: &Path) -> Result<&str, SnapshotError> {
     volume.to_str().ok_or_else(|| SnapshotError::Unfit {
         provider: NAME,
@@ -271,3 +247,6 @@ fn utf8(volume: &Path) -> Result<&str, SnapshotError> {
         why: "its path is not UTF-8, which JSON is".to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -209,8 +209,9 @@ impl Lvm {
             origin: origin.lv_name.clone(),
             uuid: lv.lv_uuid.clone(),
         };
-        // A classic snapshot's own size is that of its area in some reports.
-        let size = origin.size().map_err(|why| SnapshotError::Lost {
+        // The size of a classic snapshot is told as that of its area.
+        let sized = if lv.is_classic_snapshot() { origin } else { lv };
+        let size = sized.size().map_err(|why| SnapshotError::Lost {
             name: name.to_string(),
             why,
         })?;
@@ -289,21 +290,7 @@ impl Provider for Lvm {
                 &["--activate", "y", "--ignoreactivationskip", &name],
             )?;
         }
-        let path = PathBuf::from(&lv.lv_dm_path);
-        let found = identify(&path).map_err(|error| SnapshotError::NotOurs {
-            path: path.clone(),
-            why: error.to_string(),
-        })?;
-        if found.size != snapshot.size {
-            let why = format!("it has {} bytes instead of {}", found.size, snapshot.size);
-            return Err(SnapshotError::NotOurs { path, why });
-        }
-        let file = std::fs::File::open(&path).map_err(SnapshotError::io("opening", &path))?;
-        Ok(Image {
-            path,
-            file,
-            size: found.size,
-        })
+        Image::open(PathBuf::from(lv.lv_dm_path), snapshot.size)
     }
 
     fn delta(&self, base: &Snapshot, now: &Snapshot) -> Result<Changed, Doubt> {

@@ -192,6 +192,34 @@ pub(super) mod tests {
         read(report.as_bytes()).unwrap().remove(0)
     }
 
+    /// Written by LVM 2.03.16 of a thin volume with a snapshot, and of a plain one with two, the
+    /// area of one of them full.
+    const RECORDED: &str = include_str!("../../../tests/vectors/lvs-2.03.16.json");
+
+    #[test]
+    fn what_lvm_really_writes_is_understood() {
+        let all = read(RECORDED.as_bytes()).unwrap();
+        let named = |name: &str| all.iter().find(|lv| lv.lv_name == name).unwrap();
+        let thin = named("data");
+        assert_eq!((thin.kind(), thin.size()), (Kind::Thin, Ok(32 << 20)));
+        assert_eq!(thin.filled_bytes(), Ok(4 << 20));
+        let frozen = named("lockstep-data-r1");
+        assert_eq!((frozen.kind(), frozen.thin_id()), (Kind::Thin, Ok(2)));
+        assert!(frozen.is_read_only() && frozen.loss().is_none());
+        assert_eq!(
+            (frozen.origin.as_str(), frozen.pool_lv.as_str()),
+            ("data", "pool")
+        );
+        assert_eq!(named("plain").kind(), Kind::Classic);
+        assert_eq!(named("plain").vg_free(), Ok(152 << 20));
+        let half = named("lockstep-plain-r1");
+        assert!(half.is_classic_snapshot() && half.loss().is_none());
+        assert_eq!(half.fill(), Ok(7539));
+        assert!(named("lockstep-plain-full").loss().is_some());
+        assert_eq!(named("pool").kind(), Kind::Other);
+        assert_eq!(named("pool").fill(), Ok(625));
+    }
+
     #[test]
     fn every_column_is_asked_for_once() {
         let names: Vec<&str> = COLUMNS.split(',').collect();

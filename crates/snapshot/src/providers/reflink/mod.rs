@@ -22,7 +22,7 @@ mod seal;
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lockstep_volume::count_extents;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ioctl_ficlone, openat};
@@ -35,7 +35,7 @@ use crate::error::SnapshotError;
 use crate::folder::{Folder, free_bytes};
 use crate::name::{SnapshotName, VolumeName};
 use crate::provider::{Atomicity, Cost, Fitness, Health, Provider, Space, Told, Verdict};
-use crate::snapshot::{Image, Recovered, Snapshot};
+use crate::snapshot::{Image, Recovered, Snapshot, canonical, canonical_place};
 use crate::steps::{Observer, Step};
 
 use making::{Making, adopt, copy_nocow, is_half_made, remove, remove_half_made};
@@ -158,7 +158,7 @@ impl Provider for Reflink {
     }
 
     fn recover(&self, volume: &Path, name: &VolumeName) -> Result<Recovered, SnapshotError> {
-        let volume = canonical(volume)?;
+        let volume = canonical_place(volume)?;
         let mut found = Recovered::default();
         let Some(folder) = Folder::find(&volume)? else {
             return Ok(found);
@@ -232,12 +232,6 @@ fn try_clone(volume: &Path, file: &File) -> rustix::io::Result<()> {
     let (from, to) = (nameless()?, nameless()?);
     rustix::io::pwrite(&from, &[1; PROBE_BYTES], 0)?;
     ioctl_ficlone(&to, &from)
-}
-
-fn canonical(volume: &Path) -> Result<PathBuf, SnapshotError> {
-    volume
-        .canonicalize()
-        .map_err(SnapshotError::io("looking up", volume))
 }
 
 fn open_volume(volume: &Path) -> Result<File, SnapshotError> {

@@ -1,0 +1,328 @@
+//! Sources that are frozen while somebody goes on writing them, and runs that read only what changed.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::judge::{Watched, b3sum, same};
+use super::lab::{Disk, Mount, root_lab, script};
+use super::stand::{Events, Stand, drifted, eventually, volume};
+
+const MIB: usize = 1 << 20;
+const DISK: u64 = 1 << 30;
+const SIZE: usize = 96 * MIB;
+/// Pages that the writers below write in turn.
+const TURN: u64 = 4096;
+
+/// Writes page after page, round and round, each with its number in it, and never stops.
+const WRITER: &str = r#"
+import mmap, os, struct, sys
+path, how, pages = sys.argv[1], sys.argv[2], int(sys.argv[3])
+flags = os.O_RDWR | (os.O_DIRECT if how == "direct" else 0)
+file = os.open(path, flags)
+page = mmap.mmap(-1, 4096)
+shared = mmap.mmap(file, pages * 4096) if how == "mmap" else None
+number = 0
+while True:
+    number += 1
+    at = number % pages * 4096
+    page[:8] = struct.pack("<Q", number)
+    page[4088:] = struct.pack("<Q", number)
+    if shared:
+        shared[at:at + 4096] = page[:]
+    else:
+        os.pwrite(file, page, at)
+    if number == pages:
+        print("round", flush=True)
+"#;
+
+struct Writer(Child);
+
+impl Writer {
+    /// Starts it, and waits until every page was written once.
+    fn start(path: &Path, how: &str) -> Writer {
+        let pages = TURN.to_string();
+        let mut child = Command::new("python3")
+            .args(["-c", WRITER, path.to_str().unwrap(), how, &pages])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut first = [0; 5];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
+        Writer(child)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The number of the last page written, if the pages are those of one instant.
+fn instant(path: &Path) -> Option<u64> {
+    let bytes = fs::read(path).unwrap();
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let pages = 0..usize::try_from(TURN).unwrap();
+    let last = pages.clone().map(|page| number(page * 4096)).max()?;
+    let whole = pages.clone().all(|page| {
+        let (head, tail) = (number(page * 4096), number(page * 4096 + 4088));
+        // The newest number of this page that is not newer than the last one of all.
+        let expected = last - (last - page as u64) % TURN;
+        head == expected && tail == expected
+    });
+    whole.then_some(last)
+}
+
+/// A volume on a filesystem with reflinks.
+struct Field {
+    stand: Stand,
+    source: PathBuf,
+    _mount: Mount,
+    _disk: Disk,
+}
+
+impl Field {
+    fn new(kind: &str) -> Field {
+        let stand = Stand::new();
+        let (disk, mount) = Mount::with_reflinks(&stand, kind, DISK);
+        let source = stand.path(kind).join("volume.img");
+        fs::write(&source, volume(SIZE, 3)).unwrap();
+        Field {
+            stand,
+            source,
+            _mount: mount,
+            _disk: disk,
+        }
+    }
+
+    fn sync(&self, extra: &[&str]) -> Events {
+        let mut arguments = vec!["sync", self.source.to_str().unwrap(), "b", "--yes"];
+        arguments.extend(extra);
+        self.stand.events(&arguments)
+    }
+
+    /// The snapshots that are there, by their files.
+    fn images(&self) -> Vec<PathBuf> {
+        let folder = self.source.with_file_name(".lockstep-snapshots");
+        let entries = fs::read_dir(folder).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    fn change(&self, page: usize) {
+        let file = OpenOptions::new().write(true).open(&self.source).unwrap();
+        file.write_all_at(&[page as u8 | 1; 100], page as u64 * 4096)
+            .unwrap();
+        file.sync_all().unwrap();
+    }
+}
+
+#[test]
+fn a_target_is_one_instant_of_a_source_that_is_never_left_alone() {
+    if !root_lab() {
+        return;
+    }
+    for kind in ["xfs", "btrfs"] {
+        let field = Field::new(kind);
+        for how in ["buffered", "mmap", "direct"] {
+            let writer = Writer::start(&field.source, how);
+            let events = field.sync(&["--snapshot", "auto"]).exits(0);
+            drop(writer);
+            let target = field.stand.path("b");
+            assert!(instant(&target).is_some(), "{kind}, {how}: torn");
+            assert_eq!(events.summary()["snapshot"], "reflink");
+            assert_eq!(events.summary()["consistency"], "point-in-time");
+            let images = field.images();
+            assert_eq!(images.len(), 1, "{images:?}");
+            assert_eq!(events.summary()["root"], b3sum(&images[0]), "{kind}, {how}");
+            assert!(same(&images[0], &target));
+            field.stand.run(&["gate", "b"]).exits(0);
+        }
+    }
+}
+
+#[test]
+fn the_second_run_reads_what_changed_and_says_how_much_it_proves() {
+    if !root_lab() {
+        return;
+    }
+    for kind in ["xfs", "btrfs"] {
+        let field = Field::new(kind);
+        let events = field.sync(&[]).exits(0);
+        assert_eq!(events.summary()["proof"], "full");
+        for page in [100, 101, 102, 20_000] {
+            field.change(page);
+        }
+        let events = field.sync(&[]).exits(0);
+        assert_eq!(
+            events.summary()["proof"],
+            "delta",
+            "{:?}",
+            events.of_type("warning")
+        );
+        let read = events.summary()["source"]["bytes_read"].as_u64().unwrap();
+        assert!(read < SIZE as u64 / 10, "{kind}: {read} bytes read");
+        assert_eq!(events.count("bytes_written"), 4 * 4096);
+        assert!(same(&field.source, &field.stand.path("b")));
+        assert_eq!(events.summary()["root"], b3sum(&field.source));
+        field.stand.run(&["gate", "b"]).exits(0);
+        field.stand.run(&["gate", "b", "--proof", "full"]).exits(10);
+
+        let events = field.sync(&["--no-delta"]).exits(0);
+        assert_eq!(events.summary()["proof"], "full");
+        assert_eq!(events.summary()["source"]["bytes_read"], SIZE as u64);
+        field.stand.run(&["gate", "b", "--proof", "full"]).exits(0);
+        assert_eq!(field.images().len(), 1, "only the newest base stays");
+    }
+}
+
+#[test]
+fn every_so_many_runs_everything_is_read() {
+    if !root_lab() {
+        return;
+    }
+    let field = Field::new("xfs");
+    let proofs: Vec<String> = (0..7)
+        .map(|round| {
+            field.change(round * 50);
+            let events = field.sync(&["--full-scan-runs", "3"]).exits(0);
+            assert!(same(&field.source, &field.stand.path("b")));
+            events.summary()["proof"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(
+        proofs,
+        ["full", "delta", "delta", "full", "delta", "delta", "full"]
+    );
+}
+
+#[test]
+fn a_grown_or_cut_source_is_read_and_made_equal() {
+    if !root_lab() {
+        return;
+    }
+    for kind in ["xfs", "btrfs"] {
+        let field = Field::new(kind);
+        field.sync(&[]).exits(0);
+        for size in [SIZE + 5 * MIB + 77, SIZE - 3 * MIB - 1] {
+            let file = OpenOptions::new().write(true).open(&field.source).unwrap();
+            file.set_len(size as u64).unwrap();
+            file.write_all_at(b"end", size as u64 - 3).unwrap();
+            drop(file);
+            field.sync(&[]).exits(0);
+            assert!(same(&field.source, &field.stand.path("b")), "{kind} {size}");
+        }
+    }
+}
+
+#[test]
+fn a_base_that_is_gone_means_that_everything_is_read() {
+    if !root_lab() {
+        return;
+    }
+    let field = Field::new("xfs");
+    field.sync(&[]).exits(0);
+    field.change(7);
+    field
+        .stand
+        .run(&["snapshot", "release", field.source.to_str().unwrap()])
+        .exits(0);
+    assert_eq!(field.images().len(), 0);
+    let events = field.sync(&[]).exits(0);
+    assert_eq!(events.summary()["proof"], "full");
+
+    // Removed behind our back: the index is there, its snapshot is not.
+    for image in field.images() {
+        let mut chattr = Command::new("chattr");
+        assert!(chattr.arg("-i").arg(&image).status().unwrap().success());
+        fs::remove_file(&image).unwrap();
+    }
+    field.change(9000);
+    let events = field.sync(&[]).exits(0);
+    assert_eq!(events.summary()["proof"], "full");
+    let warning = &events.of_type("warning")[0]["message"];
+    assert!(
+        warning
+            .as_str()
+            .unwrap()
+            .contains("the base snapshot is gone"),
+        "{warning}"
+    );
+    assert!(same(&field.source, &field.stand.path("b")));
+}
+
+#[test]
+fn what_a_killed_run_left_is_found_and_released() {
+    if !root_lab() {
+        return;
+    }
+    let field = Field::new("xfs");
+    let source = field.source.to_str().unwrap();
+    field.sync(&[]).exits(0);
+    fs::write(&field.source, drifted(&volume(SIZE, 3), &[5, 500, 5000])).unwrap();
+    for _ in 0..3 {
+        fs::write(field.stand.path("b"), volume(SIZE, 4)).unwrap();
+        let mut slow = field.stand.command(&["sync", source, "b", "--yes"]);
+        let mut watched = Watched::start(slow.args(["--limit-rate", "2M"]), field.stand.folder());
+        watched.until_written(0);
+        let listed = field.stand.events(&["snapshot", "list", source]).exits(0);
+        let used: Vec<&str> = listed
+            .of_type("listed")
+            .iter()
+            .map(|one| one["used"].as_str().unwrap())
+            .collect();
+        assert!(used.contains(&"run") && used.contains(&"base"), "{used:?}");
+        watched.kill();
+        eventually("the killed run's image is nobody's", || {
+            let listed = field.stand.events(&["snapshot", "list", source]).exits(0);
+            let mut used = listed.of_type("listed").into_iter();
+            used.all(|one| one["used"] != "run")
+        });
+    }
+    assert!(field.images().len() >= 2, "{:?}", field.images());
+    field.sync(&[]).exits(0);
+    assert_eq!(field.images().len(), 1, "only the newest base is left");
+    assert!(same(&field.source, &field.stand.path("b")));
+}
+
+/// A program that freezes by copying and hides every change from the delta.
+const LIAR: &str = r#"
+real=$(dirname "$0")/honest
+if [ "$1" = delta ]; then
+  cat >/dev/null
+  echo '{"ok":{"count":0}}'
+  exit 0
+fi
+exec "$real" "$@"
+"#;
+
+#[test]
+fn a_delta_that_lies_is_caught_alarms_and_is_never_believed_again() {
+    if !root_lab() {
+        return;
+    }
+    let field = Field::new("xfs");
+    // Few enough groups that the sample is all of them: it is caught for certain.
+    fs::write(&field.source, volume(4 * MIB, 5)).unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples/snapshot-by-clone");
+    std::os::unix::fs::symlink(example, field.stand.path("honest")).unwrap();
+    let liar = script(&field.stand, "liar", LIAR);
+    let provider = format!("exec:{}", liar.display());
+    let sync = |field: &Field| field.sync(&["--snapshot", &provider]).exits(0);
+    let events = sync(&field);
+    assert_eq!(events.summary()["snapshot"], "exec");
+    for round in 0..2 {
+        field.change(40 + 300 * round);
+        let events = sync(&field);
+        let warnings = events.of_type("warning");
+        let said = warnings[0]["message"].as_str().unwrap();
+        match round {
+            0 => assert!(said.starts_with("ALARM"), "{said}"),
+            _ => assert!(said.contains("earlier delta"), "{said}"),
+        }
+        assert_eq!(events.summary()["proof"], "full");
+        assert!(same(&field.source, &field.stand.path("b")));
+    }
+}
