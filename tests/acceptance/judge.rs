@@ -169,6 +169,13 @@ impl Watched {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Kills it, and waits until it is gone.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.ended = true;
+    }
+
     /// Waits for the end, for so long at most.
     #[track_caller]
     pub(crate) fn end_within(mut self, limit: Duration) -> Events {

@@ -76,6 +76,8 @@ fn prove(
     feed: &Feed,
     pool: &rayon::ThreadPool,
 ) -> Result<bool, Failure> {
+    // A snapshot that lost its data while it was read gave anything, without an error.
+    frozen.room()?;
     if frozen.is_held() {
         return match (frozen.still_held(), &request.snapshot) {
             (Ok(()), _) => Ok(true),
