@@ -14,13 +14,14 @@ MODULES=(
 PROGRAMS=(
   /sbin/lvm /sbin/dmsetup /usr/sbin/pdata_tools
   /sbin/mkfs.ext4 /sbin/e2fsck /sbin/blockdev
+  /usr/bin/cmp           # that of busybox reads byte by byte
 )
 LVM_VERBS=(
   pvcreate pvs vgcreate vgchange vgremove vgs
   lvcreate lvchange lvconvert lvextend lvremove lvs
 )
 PDATA_VERBS=(thin_check thin_delta thin_dump thin_ls)
-PACKAGES=(busybox-static lvm2 dmsetup thin-provisioning-tools e2fsprogs util-linux libc6)
+PACKAGES=(busybox-static lvm2 dmsetup thin-provisioning-tools e2fsprogs util-linux diffutils libc6)
 
 # The shared libraries of a program, at the same paths as here.
 copy_libraries() {
@@ -113,13 +114,14 @@ guest_key() {
 
 fill_guest() {
   local root=$1 program verb
-  mkdir -p "$root"/{bin,dev,proc,sys,tmp,run,mnt,root,sbin,usr/sbin,etc/lvm,var/lib}
+  mkdir -p "$root"/{bin,dev,proc,sys,tmp,run,mnt,root,sbin,usr/bin,usr/sbin,etc/lvm,var/lib}
   cp -R "$CACHE/$KERNEL/lib" "$root/"
   cp -L "$(command -v busybox)" "$root/bin/busybox"
   for program in "${PROGRAMS[@]}"; do
     cp -L "$program" "$root$program"
     copy_libraries "$program" "$root"
   done
+  ln -s /bin/busybox "$root/sbin/modprobe"   # where the kernel and LVM look for it
   for verb in "${LVM_VERBS[@]}"; do ln -s lvm "$root/sbin/$verb"; done
   for verb in "${PDATA_VERBS[@]}"; do ln -s pdata_tools "$root/usr/sbin/$verb"; done
   cp "$HERE/vm-lab/lvm.conf" "$root/etc/lvm/"
