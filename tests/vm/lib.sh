@@ -33,3 +33,6 @@ put_noise() {
   dd if=/dev/urandom of="$1" bs=1k count="$2" seek="$3" conv=fsync,notrunc 2>/dev/null ||
     fail "writing to $1"
 }
+
+# blank DEVICE: zeros all over.
+blank() { must dd if=/dev/zero of="$1" bs=64k count=$(($(sectors "$1") / 128)) conv=fsync; }
