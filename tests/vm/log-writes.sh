@@ -58,24 +58,34 @@ log_apply() {
   done
 }
 
-# log_durable CUT <ENTRIES: those that are on the disk if the power fails after
-# entry CUT. A flush with data flushes what came before, not its own data.
-log_durable() {
+# A power cut when entry CUT is done leaves what log_flushed lists, and on top
+# of it what log_cached does.
+
+# log_flushed CUT <ENTRIES: those before the last flush, which are on the disk.
+# A flush that has data itself flushes what came before, not that data.
+log_flushed() {
   awk -v cut="$1" '
-    { line[NR] = $0; flags[NR] = $2; number[NR] = $1
-      if ($1 <= cut && and_bit($2, 1)) flush = NR }
-    END { for (i = 1; i <= NR && number[i] <= cut; i++)
-      if (i < flush || and_bit(flags[i], 2)) print line[i] }
-    function and_bit(value, bit) { return int(value / bit) % 2 }'
+    $1 <= cut { line[++lines] = $0; if ($2 % 2) flush = lines }
+    END { for (i = 1; i < flush; i++) print line[i] }'
 }
 
-# log_volatile CUT SEED PERCENT <ENTRIES: of those done before CUT but not
-# flushed, a share, as a cache may have written them back in any order.
-log_volatile() {
+# log_cached CUT SEED PERCENT <ENTRIES: those since the last flush. With FUA
+# they are on the disk; of the others PERCENT are, in any choice, as a cache
+# writes back what it likes. One in four of these is torn: only its first pages
+# got there.
+log_cached() {
   awk -v cut="$1" -v seed="$2" -v percent="$3" '
-    BEGIN { srand(seed) }
     $1 > cut { exit }
-    { if (and_bit($2, 1)) pending = 0; if (!and_bit($2, 2)) waiting[++pending] = $0 }
-    END { for (i = 1; i <= pending; i++) if (rand() * 100 < percent) print waiting[i] }
-    function and_bit(value, bit) { return int(value / bit) % 2 }'
+    { if ($2 % 2) entries = 0; line[++entries] = $0 }
+    END {
+      srand(seed)
+      for (i = 1; i <= entries; i++) {
+        $0 = line[i]
+        if (int($2 / 2) % 2 == 0) {
+          if (rand() * 100 >= percent) continue
+          if (percent < 100 && $4 > 8 && rand() < 0.25) $4 = 8 * int(rand() * $4 / 8)
+        }
+        print
+      }
+    }'
 }
