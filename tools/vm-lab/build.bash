@@ -5,6 +5,7 @@
 #   kernel-RELEASE_VERSION/   vmlinuz, and the modules that a guest can load
 #   guest-KEY.cpio            those modules, busybox, LVM and their libraries
 
+KEEP_DAYS=7              # of parts that were made and replaced
 KERNEL_PACKAGE=linux-image-cloud-amd64
 MODULES=(
   virtio_pci virtio_blk virtio_console
@@ -147,7 +148,8 @@ build_guest() {
   fill_guest "$WORK/parts"
   pack "$WORK/parts" "$WORK/$GUEST_PARTS"
   rm -rf "$WORK/parts"
-  rm -f "$CACHE"/guest-*.cpio
+  # Checkouts that share the cache may each have another one.
+  find "$CACHE" -maxdepth 1 -name 'guest-*.cpio' -mtime "+$KEEP_DAYS" -delete
   install_part "$GUEST_PARTS"
   unlock_cache
 }
