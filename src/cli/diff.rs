@@ -7,7 +7,7 @@ use lockstep_engine::{Compression, Consent, Purpose, Scope, VerifyScope};
 use lockstep_protocol::Failure;
 
 use super::Context;
-use super::request::{self, Job, RunOptions};
+use super::request::{self, Job, Reading, RunOptions};
 use crate::listener::RangeList;
 use crate::report::Place;
 
@@ -38,6 +38,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
         consent: Box::new(|_, _| Consent::Refused),
         ranges: RangeList::Printed,
         report: Place::Aside,
+        reading: Reading::Everything,
     };
     let b = [arguments.b.as_os_str()];
     request::run(&arguments.a, &b, &arguments.options, job, context)

@@ -152,6 +152,14 @@ pub(super) struct Job {
     pub(super) consent: ConsentFrom,
     pub(super) ranges: RangeList,
     pub(super) report: Place,
+    pub(super) reading: Reading,
+}
+
+/// Whether a snapshot's word for what has not changed may stand for reading it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reading {
+    WhatMayHaveChanged,
+    Everything,
 }
 
 /// Makes the run's consent once its cancellation is known.
@@ -215,7 +223,7 @@ pub(super) fn run(
         max_duration: options.max_duration,
         scratch: scratch_folder(),
         state_dir: state_dir(context.state_dir.as_deref())?,
-        reuse: options.reuse(),
+        reuse: options.reuse(job.reading),
         who: who(),
     };
     let outcome = run_engine(request, Arc::new(listener), cancel);
@@ -240,9 +248,9 @@ impl RunOptions {
         )
     }
 
-    fn reuse(&self) -> Reuse {
+    fn reuse(&self, reading: Reading) -> Reuse {
         Reuse {
-            delta: !self.no_delta,
+            delta: !self.no_delta && reading == Reading::WhatMayHaveChanged,
             full_scan_every: FullScanEvery {
                 runs: self.full_scan_runs,
                 age: Duration::from_secs(u64::from(self.full_scan_days) * 24 * 3600),

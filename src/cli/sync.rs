@@ -7,7 +7,7 @@ use lockstep_engine::{Compression, Purpose, Scope, VerifyScope};
 use lockstep_protocol::Failure;
 
 use super::Context;
-use super::request::{self, Job, RunOptions};
+use super::request::{self, Job, Reading, RunOptions};
 use crate::consent::{Agreement, consent};
 use crate::listener::RangeList;
 use crate::report::Place;
@@ -80,6 +80,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
         consent: Box::new(move |output, cancel| consent(agreement, output, cancel)),
         ranges: RangeList::Left,
         report: Place::Result,
+        reading: Reading::WhatMayHaveChanged,
     };
     let targets: Vec<&OsStr> = arguments.targets.iter().map(OsString::as_os_str).collect();
     request::run(

@@ -287,6 +287,75 @@ fn what_a_killed_run_left_is_found_and_released() {
     assert!(same(&field.source, &field.stand.path("b")));
 }
 
+#[test]
+fn a_comparison_reads_everything_and_leaves_no_snapshot() {
+    if !root_lab() {
+        return;
+    }
+    let field = Field::new("xfs");
+    let source = field.source.to_str().unwrap();
+    field.sync(&[]).exits(0);
+    field.change(77);
+    let events = field.stand.events(&["diff", source, "b"]).exits(10);
+    assert_eq!(events.summary()["proof"], "full");
+    assert_eq!(events.summary()["snapshot"], "reflink");
+    assert_eq!(events.count("bytes_differing"), 4096);
+    assert_eq!(field.images().len(), 1, "only the base");
+    assert_eq!(field.sync(&[]).exits(0).summary()["proof"], "delta");
+}
+
+#[test]
+fn a_snapshot_is_given_up_before_its_volumes_writers_find_the_disk_full() {
+    const FULL: usize = 400 * MIB;
+    if !root_lab() {
+        return;
+    }
+    let field = Field::new("xfs");
+    let source = field.source.to_str().unwrap();
+    fs::write(&field.source, volume(FULL, 7)).unwrap();
+    let mut slow = field.stand.command(&["sync", source, "b", "--yes"]);
+    let mut watched = Watched::start(slow.args(["--limit-rate", "4M"]), field.stand.folder());
+    watched.until_written(0);
+    // What the writer overwrites stays in the image, so the disk fills at this rate.
+    let writer = std::thread::spawn({
+        let path = field.source.clone();
+        move || {
+            let file = OpenOptions::new().write(true).open(path).unwrap();
+            for number in 0..FULL / MIB {
+                file.write_all_at(&vec![number as u8; MIB], (number * MIB) as u64)
+                    .expect("the volume's writer finds the disk full");
+                file.sync_data().unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(30));
+            }
+        }
+    });
+    let filler = field.source.with_file_name("filler");
+    let free = rustix::fs::statvfs(&field.source).unwrap();
+    let left = free.f_bavail * free.f_frsize;
+    // Room for half of what is about to be overwritten.
+    let taken = std::fs::File::create(&filler).unwrap();
+    let length = left - FULL as u64 / 2;
+    rustix::fs::fallocate(&taken, rustix::fs::FallocateFlags::empty(), 0, length).unwrap();
+    let events = watched
+        .end_within(std::time::Duration::from_secs(60))
+        .exits(21);
+    writer.join().unwrap();
+    let said: Vec<String> = events
+        .of_type("warning")
+        .iter()
+        .map(|warning| warning["message"].to_string())
+        .collect();
+    assert!(
+        said.iter().any(|text| text.contains("bytes are left")),
+        "{said:?}"
+    );
+    assert_eq!(field.images().len(), 0, "the snapshot is gone");
+    field.stand.run(&["gate", "b"]).exits(10);
+    fs::remove_file(filler).unwrap();
+    field.sync(&[]).exits(0);
+    assert!(same(&field.source, &field.stand.path("b")));
+}
+
 /// A program that freezes by copying and hides every change from the delta.
 const LIAR: &str = r#"
 real=$(dirname "$0")/honest

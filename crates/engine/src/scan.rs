@@ -98,7 +98,7 @@ impl Scan<'_> {
                 return Ok(());
             }
             let cvs = &mut cvs[..self.geometry.groups_in(extent)];
-            for run in self.to_measure(extent, cvs) {
+            for run in self.to_measure(extent, cvs).runs() {
                 let first = self.geometry.groups_of(extent).start + run.start as u64;
                 let step = piece / GROUP_SIZE;
                 for (index, cvs) in cvs[run].chunks_mut(step).enumerate() {
@@ -111,9 +111,9 @@ impl Scan<'_> {
     }
 
     /// The groups of the extent that have to be measured; the values of the others are put in place.
-    fn to_measure(&self, extent: ExtentIndex, cvs: &mut [Cv]) -> Vec<Range<usize>> {
+    fn to_measure(&self, extent: ExtentIndex, cvs: &mut [Cv]) -> GroupSet {
         let Some(known) = self.known else {
-            return vec![0..cvs.len()];
+            return GroupSet::all(cvs.len());
         };
         let groups = self.geometry.groups_of(extent);
         let mut changed = GroupSet::EMPTY;
@@ -126,7 +126,7 @@ impl Scan<'_> {
             let length = self.geometry.group_len(group) as u64;
             known.bytes_inherited.fetch_add(length, Ordering::Relaxed);
         }
-        changed.runs().collect()
+        changed
     }
 
     /// The chaining values of the groups from `first` on.

@@ -15,8 +15,8 @@ use crate::monitor::{Monitor, Notice};
 use crate::request::{Request, SnapshotChoice};
 use crate::snapshots::{bases, is_read};
 
-/// Of a volume's size, what must still fit beside its image: below the first part the user is told,
-/// below the second the image is given up before the volume's own writers find the disk full.
+/// Of what an image may come to hold, the part that must still be free: below the first one the user
+/// is told, below the second the image is given up before the volume's writers find the disk full.
 const ROOM_TOLD_PART: u64 = 10;
 const ROOM_NEEDED_PART: u64 = 33;
 
@@ -40,9 +40,28 @@ pub(super) struct FrozenImage {
 }
 
 /// How the image does.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Room {
+    /// It can be read to the end.
     Enough,
+    /// So many bytes are left beside it: worth telling.
     Little(u64),
+    /// So many: its volume's writers will find the disk full.
+    TooLittle(u64),
+    /// Its data are gone, for this reason.
+    Lost(String),
+}
+
+impl Room {
+    fn of(left: u64, at_risk: u64) -> Room {
+        if left < at_risk / ROOM_NEEDED_PART {
+            Room::TooLittle(left)
+        } else if left < at_risk / ROOM_TOLD_PART {
+            Room::Little(left)
+        } else {
+            Room::Enough
+        }
+    }
 }
 
 impl Frozen {
@@ -98,7 +117,11 @@ impl Frozen {
             &live,
             run,
         ) {
-            Ok(frozen) => Ok(Frozen { warnings, ..frozen }),
+            Ok(frozen) => Ok(Frozen {
+                detail: format!("{}, by {provider}{}", frozen.detail, rejected(&choice)),
+                warnings,
+                ..frozen
+            }),
             Err(error) => {
                 warnings.push(format!(
                     "no snapshot, the source is held instead: {}",
@@ -110,22 +133,15 @@ impl Frozen {
         }
     }
 
+    /// The volume itself, as no provider suits it.
     fn held(request: &Request, choice: &Choice, warnings: Vec<String>) -> Result<Frozen, Failure> {
-        let why: Vec<String> = choice
-            .others
-            .iter()
-            .map(|other| format!("{}: {}", other.provider, other.why))
-            .collect();
+        let why = rejected(choice);
         let frozen = Frozen::live(request, Hold::Exclusive).map_err(|failure| Failure {
-            message: format!(
-                "{}; and no snapshot can be made ({})",
-                failure.message,
-                why.join("; ")
-            ),
+            message: format!("{}; and no snapshot can be made{why}", failure.message),
             ..failure
         })?;
         Ok(Frozen {
-            detail: format!("{} (no snapshot: {})", frozen.detail, why.join("; ")),
+            detail: format!("{}{why}", frozen.detail),
             warnings,
             ..frozen
         })
@@ -222,31 +238,18 @@ impl Frozen {
     }
 
     /// Whether the image can be read to the end without harm to anybody.
-    pub(super) fn room(&self) -> Result<Room, Failure> {
+    pub(super) fn room(&self) -> Room {
         let Some(image) = &self.image else {
-            return Ok(Room::Enough);
-        };
-        let Some(provider) = image.provider() else {
-            return Ok(Room::Enough);
+            return Room::Enough;
         };
         // What cannot be looked at now is looked at again later; reading finds out what matters.
-        let Ok(health) = provider.health(&image.snapshot) else {
-            return Ok(Room::Enough);
-        };
-        let size = image.snapshot.size;
-        match health {
-            Health::Lost { why } => Err(Failure::new(
-                FailureKind::Preflight,
-                format!("source: the snapshot is lost: {why}"),
-            )
-            .hint("give it more space, then run the same command again")),
-            Health::Sound { room } if room < size / ROOM_NEEDED_PART => Err(Failure::new(
-                FailureKind::Preflight,
-                format!("source: only {room} bytes are left beside its snapshot, which is given up before its writers find the disk full"),
-            )
-            .hint("free space there, then run the same command again: it ships only what is missing")),
-            Health::Sound { room } if room < size / ROOM_TOLD_PART => Ok(Room::Little(room)),
-            Health::Sound { .. } => Ok(Room::Enough),
+        match image
+            .provider()
+            .map(|provider| provider.health(&image.snapshot))
+        {
+            Some(Ok(Health::Lost { why })) => Room::Lost(why),
+            Some(Ok(Health::Sound { room })) => Room::of(room, image.space.at_risk),
+            Some(Err(_)) | None => Room::Enough,
         }
     }
 
@@ -271,6 +274,19 @@ impl FrozenImage {
             Some(provider) => provider.release(snapshot),
             None => Ok(()),
         }
+    }
+}
+
+/// Why not the other providers, in parentheses.
+fn rejected(choice: &Choice) -> String {
+    let why: Vec<String> = choice
+        .others
+        .iter()
+        .map(|other| format!("{}: {}", other.provider, other.why))
+        .collect();
+    match why.is_empty() {
+        true => String::new(),
+        false => format!(" (not {})", why.join("; not ")),
     }
 }
 
@@ -364,5 +380,19 @@ fn recover(request: &Request, provider: &dyn Provider, volume: &Path, name: &Vol
             Ok(()) => tracing::info!("released {}, which a run left behind", snapshot.name),
             Err(error) => tracing::warn!("{} stays: {}", snapshot.name, sentence(&error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Room;
+
+    #[test]
+    fn room_is_told_below_a_tenth_and_not_enough_below_a_thirty_third() {
+        assert_eq!(Room::of(100, 1000), Room::Enough);
+        assert_eq!(Room::of(99, 1000), Room::Little(99));
+        assert_eq!(Room::of(30, 1000), Room::Little(30));
+        assert_eq!(Room::of(29, 1000), Room::TooLittle(29));
+        assert_eq!(Room::of(0, 0), Room::Enough, "nothing can come to be held");
     }
 }

@@ -8,7 +8,7 @@ use lockstep_volume::{HoldLost, Source, VolumeKind};
 
 use super::base::Base;
 use super::feed::{Feed, Finish};
-use super::frozen::Frozen;
+use super::frozen::{Frozen, Room};
 use crate::failures::{sentence, volume_failed};
 use crate::hash::fold_table;
 use crate::request::{Request, SnapshotChoice};
@@ -21,6 +21,22 @@ pub(super) fn check(frozen: &Frozen, request: &Request) -> Result<(), HoldLost> 
     } else {
         Ok(())
     }
+}
+
+/// The failure of a run whose snapshot lost its data.
+pub(super) fn image_lost(why: &str) -> Failure {
+    let message = format!("source: its snapshot is lost: {why}");
+    Failure::new(FailureKind::Preflight, message)
+        .hint("give it more space, then run the same command again")
+}
+
+/// The failure of a run whose snapshot would fill the disk.
+pub(super) fn image_in_the_way(left: u64) -> Failure {
+    let message = format!(
+        "source: only {left} bytes are left beside its snapshot, which is given up before the volume's writers find the disk full"
+    );
+    Failure::new(FailureKind::Preflight, message)
+        .hint("free space there, then run the same command again: it ships only what is missing")
 }
 
 /// The failure of a run whose source somebody is about to change.
@@ -77,7 +93,9 @@ fn prove(
     pool: &rayon::ThreadPool,
 ) -> Result<bool, Failure> {
     // A snapshot that lost its data while it was read gave anything, without an error.
-    frozen.room()?;
+    if let Room::Lost(why) = frozen.room() {
+        return Err(image_lost(&why));
+    }
     if frozen.is_held() {
         return match (frozen.still_held(), &request.snapshot) {
             (Ok(()), _) => Ok(true),

@@ -412,15 +412,16 @@ impl<'a> Run<'a> {
     /// An image that takes its volume's writers the last space is given up in time.
     fn look_after_room(&self, warned: &mut bool) {
         match self.frozen.room() {
-            Ok(Room::Enough) => {}
-            Ok(Room::Little(room)) if !*warned => {
+            Room::Enough => {}
+            Room::Little(room) if !*warned => {
                 *warned = true;
                 self.warn(format!(
                     "only {room} bytes are left beside the source's snapshot: it will be given up before they run out"
                 ));
             }
-            Ok(Room::Little(_)) => {}
-            Err(failure) => self.abort(failure),
+            Room::Little(_) => {}
+            Room::TooLittle(room) => self.abort(hold::image_in_the_way(room)),
+            Room::Lost(why) => self.abort(hold::image_lost(&why)),
         }
     }
 
