@@ -86,9 +86,13 @@ mod error;
 mod folder;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod interruptions;
 mod keeping;
 mod lock;
 mod log;
+#[cfg(test)]
+mod model;
 mod record;
 mod record_block;
 mod restore;
