@@ -73,6 +73,9 @@ pub struct Ticket(u64);
 impl PreImageLog {
     /// The parts of the range that have no pre-image yet, in order and widened to whole pages; what
     /// lies past the old end of the volume needs none.
+    ///
+    /// Nothing missing does not mean durable: another thread may have appended it a moment ago. Commit
+    /// [`PreImageLog::ticket`] before overwriting then.
     pub fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let end = range.end.min(self.size);
         if range.start >= end {
@@ -110,7 +113,12 @@ impl PreImageLog {
             let part = (part.start - offset) as usize..(part.end - offset) as usize;
             self.append_in(extent, &pages, &bytes[part])?;
         }
-        Ok(Ticket(self.state().records.end))
+        Ok(self.ticket())
+    }
+
+    /// Covers everything that was appended so far, by any thread; costs no flush if all is durable.
+    pub fn ticket(&self) -> Ticket {
+        Ticket(self.state().records.end)
     }
 
     /// Waits until everything up to the ticket is durable. One flush serves all who wait.
@@ -233,9 +241,9 @@ impl PreImageLog {
 
     /// Makes all of it durable; its final length.
     pub(crate) fn seal(&self) -> Result<u64, LogError> {
-        let end = self.state().records.end;
-        self.commit(Ticket(end))?;
-        Ok(end)
+        let ticket = self.ticket();
+        self.commit(ticket)?;
+        Ok(ticket.0)
     }
 
     fn checked(&self, offset: u64, length: u64) -> Result<Range<u64>, LogError> {

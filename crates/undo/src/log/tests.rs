@@ -68,6 +68,11 @@ fn only_the_first_pre_image_of_a_page_counts_and_zeros_take_no_room() {
     let bytes = log.bytes();
     let nothing_new = log.append(0, &[3; 10 * PAGE_SIZE]).unwrap();
     assert_eq!((log.bytes(), nothing_new), (bytes, again));
+    assert_eq!(
+        log.ticket(),
+        again,
+        "not durable yet, though nothing is missing"
+    );
     log.commit(nothing_new).unwrap();
     assert_eq!(
         bench.content(),
