@@ -5,7 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lockstep_volume::{IoEngine, OpenError, Target, TargetRequest, Volume, open_target};
+use lockstep_volume::{
+    IoEngine, OpenError, OpenErrorKind, Target, TargetRequest, Volume, open_target,
+};
+
+/// How long something passing is waited for, and how often it is looked at.
+const PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(50);
 
 /// Ends the test, saying why, if what it needs is not there.
 macro_rules! need {
@@ -59,9 +65,18 @@ pub(crate) fn request(path: &Path, size: u64) -> TargetRequest<'_> {
     }
 }
 
-/// Opens a target and makes it fit for writing.
+/// Opens a target and makes it fit for writing. A program that another test starts has this one's
+/// descriptors for a moment, longer on a loaded machine than a run would wait.
 pub(crate) fn begun(path: &Path, size: u64) -> Target {
-    let target = open_target(&request(path, size)).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let target = loop {
+        match open_target(&request(path, size)) {
+            Err(error) if error.kind() == OpenErrorKind::InUse && Instant::now() < deadline => {
+                std::thread::sleep(POLL);
+            }
+            opened => break opened.unwrap(),
+        }
+    };
     target.begin_overwrite().unwrap();
     target
 }
