@@ -16,7 +16,7 @@
 //! | `holders/` | who else uses a file or a device, for messages and as a guard |
 //! | `identity/` | what a path really is, here, on the wire, and after a reboot |
 //! | `medium`, `direct`, `regions`, `zeroing`, `transfer` | the I/O itself |
-//! | `kernel`, `uring`, `cvs`, `mapping` | all the `unsafe` there is: calls that rustix has no safe form of |
+//! | `kernel`, `freeze`, `uring`, `cvs`, `mapping` | all the `unsafe` there is: calls that rustix has no safe form of |
 //!
 //! Everything here blocks; threads belong to the caller.
 #![cfg_attr(
@@ -30,6 +30,7 @@ mod direct;
 mod failure;
 pub mod faults;
 mod filesystem;
+mod freeze;
 mod holders;
 mod identity;
 mod kernel;
@@ -49,6 +50,7 @@ mod zeroing;
 pub use buffer::{BUFFER_ALIGNMENT, BufferPool, IoBuffer};
 pub use cvs::MappedCvs;
 pub use failure::{IoFailure, IoFailureKind, Operation};
+pub use freeze::{freeze_filesystem, thaw_filesystem};
 pub use identity::{BadIdentity, Identity, MAX_DURABLE_TEXT, MAX_IDENTITY_BYTES, identify};
 pub use mapping::FileMapping;
 pub use open_error::{OpenError, OpenErrorKind};
