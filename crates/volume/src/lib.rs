@@ -16,7 +16,7 @@
 //! | `holders/` | who else uses a file or a device, for messages and as a guard |
 //! | `identity/` | what a path really is, here, on the wire, and after a reboot |
 //! | `medium`, `direct`, `regions`, `zeroing`, `transfer` | the I/O itself |
-//! | `kernel`, `uring`, `cvs`, `mapping`, `extents`, `btrfs` | all the `unsafe` there is: calls that rustix has no safe form of |
+//! | `kernel`, `freeze`, `uring`, `cvs`, `mapping`, `extents`, `btrfs` | all the `unsafe` there is: calls that rustix has no safe form of |
 //!
 //! Everything here blocks; threads belong to the caller.
 #![cfg_attr(
@@ -32,6 +32,7 @@ mod extents;
 mod failure;
 pub mod faults;
 mod filesystem;
+mod freeze;
 mod holders;
 mod identity;
 mod kernel;
@@ -56,6 +57,7 @@ pub use buffer::{BUFFER_ALIGNMENT, BufferPool, IoBuffer};
 pub use cvs::MappedCvs;
 pub use extents::{ExtentFlags, FileExtent, count_extents, is_on_realtime_device, next_extents};
 pub use failure::{IoFailure, IoFailureKind, Operation};
+pub use freeze::{freeze_filesystem, thaw_filesystem};
 pub use identity::{BadIdentity, Identity, MAX_DURABLE_TEXT, MAX_IDENTITY_BYTES, identify};
 pub use mapping::FileMapping;
 pub use open_error::{OpenError, OpenErrorKind};

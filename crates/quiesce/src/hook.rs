@@ -1,0 +1,236 @@
+//! A user's program before or after a snapshot: an argv array, never a shell.
+
+use std::ffi::OsString;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use crate::progress::Progress;
+use crate::socket::timespec;
+
+/// Bytes of a hook's output that are kept: the last ones, which say why it ended.
+pub const MAX_OUTPUT: usize = 8 * 1024;
+
+/// Most bytes of output in a message.
+const MAX_SHOWN: usize = 200;
+/// Pause between two looks at whether to stop.
+const GLANCE: Duration = Duration::from_millis(50);
+/// How long a killed hook may take to go: one that waits for a dead disk cannot be killed.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+
+/// A program that gets an application ready for a snapshot, or lets it go on afterwards.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hook {
+    /// For messages, and what ties an `after` hook to the `before` hook that it undoes.
+    pub name: String,
+    /// The program and its arguments.
+    pub argv: Vec<OsString>,
+    /// Variables besides our own environment; their names begin with `LOCKSTEP_`.
+    pub environment: Vec<(String, OsString)>,
+    /// Longest that it may run before it is killed with all its children.
+    pub limit: Duration,
+}
+
+/// A hook that did not do its work.
+#[derive(Debug, thiserror::Error)]
+#[error("hook {name} {end}{}", shown(output))]
+pub struct HookFailure {
+    /// The hook.
+    pub name: String,
+    /// How it ended.
+    pub end: HookEnd,
+    /// The last [`MAX_OUTPUT`] bytes that it wrote to its standard output and error, control
+    /// characters replaced.
+    pub output: String,
+}
+
+/// How a hook ended.
+#[derive(Debug, thiserror::Error)]
+pub enum HookEnd {
+    /// It could not be started or watched.
+    #[error("could not be run: {0}")]
+    NotRun(io::Error),
+    /// It ended badly.
+    #[error("failed, {0}")]
+    Failed(ExitStatus),
+    /// It took too long, and was killed.
+    #[error("was killed after {} s", .0.as_secs_f64())]
+    TimedOut(Duration),
+    /// The caller wanted to stop, so it was killed.
+    #[error("was killed because the run was cancelled")]
+    Cancelled,
+}
+
+impl Hook {
+    /// Runs the hook to its end.
+    pub(crate) fn run(&self, progress: &dyn Progress) -> Result<(), HookFailure> {
+        let mut output = Tail::default();
+        let end = match self.start() {
+            Ok(running) => running.watch(self.limit, progress, &mut output),
+            Err(error) => Err(HookEnd::NotRun(error)),
+        };
+        end.map_err(|end| HookFailure {
+            name: self.name.clone(),
+            end,
+            output: output.into_text(),
+        })
+    }
+
+    fn start(&self) -> io::Result<Running> {
+        let missing = || io::Error::new(io::ErrorKind::InvalidInput, "no program is named");
+        let (program, arguments) = self.argv.split_first().ok_or_else(missing)?;
+        let (reader, writer) = io::pipe()?;
+        fcntl_setfl(&reader, fcntl_getfl(&reader)? | OFlags::NONBLOCK)?;
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer);
+        let child = command.spawn()?;
+        Running::new(child, reader)
+    }
+}
+
+/// A hook at work, in a process group of its own.
+struct Running {
+    child: Child,
+    group: Pid,
+    /// Becomes readable when the process ends.
+    process: OwnedFd,
+    output: PipeReader,
+}
+
+impl Running {
+    fn new(mut child: Child, output: PipeReader) -> io::Result<Running> {
+        let group = Pid::from_child(&child);
+        match pidfd_open(group, PidfdFlags::empty()) {
+            Ok(process) => Ok(Running {
+                child,
+                group,
+                process,
+                output,
+            }),
+            Err(error) => {
+                // It would run without anybody who ends it.
+                let _ = kill_process_group(group, Signal::KILL);
+                let _ = child.wait();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn watch(
+        mut self,
+        limit: Duration,
+        progress: &dyn Progress,
+        output: &mut Tail,
+    ) -> Result<(), HookEnd> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.kill(HookEnd::TimedOut(limit), output));
+            }
+            if progress.is_cancelled() {
+                return Err(self.kill(HookEnd::Cancelled, output));
+            }
+            match self.wait(left.min(GLANCE), output) {
+                Ok(None) => {}
+                Ok(Some(status)) if status.success() => return Ok(()),
+                Ok(Some(status)) => return Err(HookEnd::Failed(status)),
+                Err(error) => return Err(self.kill(HookEnd::NotRun(error), output)),
+            }
+        }
+    }
+
+    /// Waits a moment for output or the end. Whoever the hook leaves behind may hold its output open,
+    /// so the end of the output is not waited for.
+    fn wait(&mut self, limit: Duration, output: &mut Tail) -> io::Result<Option<ExitStatus>> {
+        let is_open = !output.is_closed;
+        let mut fds = vec![PollFd::from_borrowed_fd(
+            self.process.as_fd(),
+            PollFlags::IN,
+        )];
+        if is_open {
+            fds.push(PollFd::from_borrowed_fd(self.output.as_fd(), PollFlags::IN));
+        }
+        match poll(&mut fds, Some(&timespec(limit))) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let status = self.child.try_wait()?;
+        output.read(&mut self.output)?;
+        Ok(status)
+    }
+
+    /// Ends it with all that it started, as far as that did not leave its group.
+    fn kill(mut self, end: HookEnd, output: &mut Tail) -> HookEnd {
+        // The leader is not reaped yet, so the group is still its own.
+        let _ = kill_process_group(self.group, Signal::KILL);
+        let deadline = Instant::now() + GONE_WITHIN;
+        while Instant::now() < deadline && matches!(self.wait(GLANCE, output), Ok(None)) {}
+        end
+    }
+}
+
+/// The last bytes of an output.
+#[derive(Default)]
+struct Tail {
+    bytes: Vec<u8>,
+    is_closed: bool,
+}
+
+impl Tail {
+    /// Reads what is there, but not for ever: its writer may be faster than we are.
+    fn read(&mut self, pipe: &mut PipeReader) -> io::Result<()> {
+        let mut buffer = [0; MAX_OUTPUT];
+        for _ in 0..32 {
+            match pipe.read(&mut buffer) {
+                Ok(0) => {
+                    self.is_closed = true;
+                    return Ok(());
+                }
+                Ok(length) => self.push(&buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        let surplus = self.bytes.len().saturating_sub(MAX_OUTPUT);
+        self.bytes.drain(..surplus);
+    }
+
+    fn into_text(self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes);
+        let is_strange = |char: char| char.is_control() && char != '\n';
+        text.replace(is_strange, "\u{FFFD}")
+    }
+}
+
+/// The last line, cut to what a message bears.
+fn shown(output: &str) -> String {
+    let last = output
+        .lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty());
+    match last {
+        Some(line) => format!(": {}", line.chars().take(MAX_SHOWN).collect::<String>()),
+        None => String::new(),
+    }
+}

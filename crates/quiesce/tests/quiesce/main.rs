@@ -1,0 +1,12 @@
+//! Freezing real filesystems, and killing whoever froze them.
+//!
+//! Only loop mounts that a test made itself are ever frozen, and each has a keeper that thaws it when
+//! the test is gone. What needs root, a loop device or a program that is missing says so and is skipped;
+//! with `LOCKSTEP_REQUIRE_LABS` set it fails instead.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod freezing;
+mod hooks;
+mod kill;
+mod lab;
+mod refusals;
