@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use lockstep_engine::{Consistency, Notice, Outcome, TargetOutcome, TargetProgress, Verdict};
+use lockstep_engine::{
+    Consistency, Level, Notice, Outcome, TargetOutcome, TargetProgress, Verdict,
+};
 use lockstep_ledger::ProofLevel;
 use lockstep_merkle::Root;
 use lockstep_protocol::{Failure, VolumeState};
@@ -149,6 +151,7 @@ pub(crate) struct Summary {
     /// How the source was held still; null where nothing was read.
     pub(crate) snapshot: Option<&'static str>,
     pub(crate) consistency: Option<&'static str>,
+    pub(crate) level: Option<&'static str>,
     pub(crate) proof: &'static str,
     pub(crate) source: SourceCounts,
     pub(crate) targets: Vec<TargetSummary>,
@@ -348,6 +351,7 @@ impl Summary {
             seconds: 0.0,
             snapshot: None,
             consistency: None,
+            level: None,
             proof: "full",
             source: SourceCounts::default(),
             targets: Vec::new(),
@@ -378,6 +382,7 @@ impl Summary {
             seconds: outcome.elapsed.as_secs_f64(),
             snapshot: Some(outcome.snapshot).filter(|snapshot| !snapshot.is_empty()),
             consistency: Some(consistency_word(outcome.consistency)),
+            level: outcome.level.map(Level::word),
             proof: proof_word(outcome.proof),
             source: SourceCounts {
                 bytes_read: outcome.source.bytes_read,

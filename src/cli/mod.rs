@@ -8,6 +8,7 @@ mod remote_target;
 mod request;
 mod snapshot;
 mod sync;
+mod watchdog;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -82,6 +83,8 @@ enum Verb {
     #[command(hide = true)]
     RemoteTarget,
     #[command(hide = true)]
+    ThawWatchdog(watchdog::Arguments),
+    #[command(hide = true)]
     DemoShell(demo::ShellArguments),
 }
 
@@ -103,6 +106,7 @@ impl Verb {
             Verb::Demo(arguments) => demo::run(&arguments, context),
             Verb::Snapshot(arguments) => snapshot::run(&arguments, context),
             Verb::RemoteTarget => remote_target::run(context),
+            Verb::ThawWatchdog(arguments) => watchdog::run(arguments),
             Verb::DemoShell(arguments) => demo::shell(&arguments),
         }
     }

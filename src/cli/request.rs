@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use lockstep_engine::{
     Cancel, Compression, Consent, FullScanEvery, KeepBase, LocalTarget, MIN_MEMORY, Outcome,
-    Purpose, Request, Reuse, Scope, ServeOptions, SnapshotChoice, TargetSpec, VerifyScope,
-    run as run_engine,
+    Purpose, Request, Reuse, Scope, ServeOptions, SnapshotChoice, Stillness, TargetSpec,
+    VerifyScope, run as run_engine,
 };
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_volume::{IoEngine, probe_uring};
@@ -75,6 +75,16 @@ pub(super) struct RunOptions {
         env = "LOCKSTEP_SNAPSHOT"
     )]
     snapshot: String,
+    /// Freeze the filesystem mounted there while the snapshot is made; may be given several times,
+    /// one that is stored on another first
+    #[arg(long, value_name = "MOUNTPOINT")]
+    freeze: Vec<PathBuf>,
+    /// Call this program with `before` and `after` around the snapshot, to make an application ready
+    #[arg(long, value_name = "PROGRAM")]
+    snapshot_hook: Option<PathBuf>,
+    /// Longest that anything is frozen, such as 10s; then it is thawed, and the run ends
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::parse_time)]
+    freeze_limit: Duration,
     /// Read everything, whatever a snapshot says of what has not changed since the last run
     #[arg(long, env = "LOCKSTEP_NO_DELTA")]
     no_delta: bool,
@@ -211,6 +221,11 @@ pub(super) fn run(
         targets: specs,
         purpose: job.purpose,
         snapshot,
+        stillness: Stillness {
+            freeze: options.freeze.clone(),
+            hook: options.snapshot_hook.clone(),
+            limit: options.freeze_limit,
+        },
         scope: job.scope,
         verify: job.verify,
         compression: job.compression,

@@ -118,6 +118,12 @@ impl Mount {
         (disk, mount)
     }
 
+    /// What is on a disk already.
+    #[track_caller]
+    pub(crate) fn of(stand: &Stand, name: &str, disk: &Disk) -> Mount {
+        Mount::at(stand, name, Command::new("mount").arg(disk.path()))
+    }
+
     #[track_caller]
     fn at(stand: &Stand, name: &str, command: &mut Command) -> Mount {
         let folder = stand.path(name);

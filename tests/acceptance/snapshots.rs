@@ -346,7 +346,10 @@ fn a_snapshot_is_given_up_before_its_volumes_writers_find_the_disk_full() {
         .map(|warning| warning["message"].to_string())
         .collect();
     assert!(
-        said.iter().any(|text| text.contains("bytes are left")),
+        said.iter().any(|text| text.contains("bytes are left"))
+            || events.summary()["error"]
+                .to_string()
+                .contains("bytes are left"),
         "{said:?}"
     );
     assert_eq!(field.images().len(), 0, "the snapshot is gone");
@@ -394,4 +397,58 @@ fn a_delta_that_lies_is_caught_alarms_and_is_never_believed_again() {
         assert_eq!(events.summary()["proof"], "full");
         assert!(same(&field.source, &field.stand.path("b")));
     }
+}
+
+#[test]
+fn a_mounted_volume_is_frozen_and_its_application_told_around_the_snapshot_only() {
+    if !root_lab() {
+        return;
+    }
+    let field = Field::new("xfs");
+    let source = field.source.to_str().unwrap();
+    let made = Command::new("mkfs.ext4")
+        .args(["-q", "-F", source])
+        .status();
+    assert!(made.unwrap().success());
+    let inner = Disk::over(&field.source);
+    let mount = Mount::of(&field.stand, "inner", &inner);
+    let mounted = field.stand.path("inner");
+    fs::write(mounted.join("unflushed"), volume(MIB, 8)).unwrap();
+
+    let hook = script(
+        &field.stand,
+        "hook",
+        "echo \"$1 $LOCKSTEP_VOLUME\" >>\"$(dirname \"$0\")/called\"",
+    );
+    let events = field
+        .sync(&["--freeze", mounted.to_str().unwrap()])
+        .exits(0);
+    assert_eq!(events.summary()["level"], "filesystem-consistent");
+    let hooked = ["--snapshot-hook", hook.to_str().unwrap()];
+    let events = field.sync(&hooked).exits(0);
+    assert_eq!(events.summary()["level"], "application-consistent");
+    let called = fs::read_to_string(field.stand.path("called")).unwrap();
+    assert_eq!(called, format!("before {source}\nafter {source}\n"));
+    let events = field.sync(&[]).exits(0);
+    assert_eq!(events.summary()["level"], "crash-consistent");
+
+    // What was never flushed is in a copy of a frozen filesystem.
+    let copy = Disk::over(&field.stand.path("b"));
+    let copied = Mount::of(&field.stand, "copied", &copy);
+    assert!(same(
+        &mounted.join("unflushed"),
+        &field.stand.path("copied/unflushed")
+    ));
+    drop((copied, copy));
+
+    // The filesystem that holds the image would never thaw by itself: it is refused.
+    let outer = field.source.parent().unwrap().to_str().unwrap();
+    let events = field.sync(&["--freeze", outer]).exits(3);
+    assert_eq!(events.summary()["changed"], false);
+    let failing = script(&field.stand, "failing", "[ \"$1\" = after ]");
+    field
+        .sync(&["--snapshot-hook", failing.to_str().unwrap()])
+        .exits(3);
+    fs::write(mounted.join("goes on"), b"written").unwrap();
+    drop((mount, inner));
 }

@@ -25,8 +25,8 @@ const REFUSED: [&[&str]; 26] = [
     &["sync", "a", "b", "--compress", "20"],
     &["sync", "a", "b", "--threads", "0"],
     &["sync", "a", "b", "--connections", "17"],
-    &["sync", "a", "b", "--snapshot", "lvm"],
-    &["sync", "a", "b", "--snapshot", "exec:/bin/true"],
+    &["sync", "a", "b", "--snapshot", "bogus"],
+    &["sync", "a", "b", "--snapshot", "exec:"],
     &["sync", "a", "b", "--max-duration", "soon"],
     &["sync", "a", "h:b", "-e", "ssh 'x"],
     &["diff", "a", "b", "c"],
@@ -72,19 +72,20 @@ fn a_refusal_with_json_ends_in_a_summary_without_targets() {
 }
 
 #[test]
-fn a_snapshot_that_is_not_there_yet_names_those_that_are() {
+fn a_provider_that_does_not_suit_the_volume_says_why() {
     let stand = Stand::new();
-    let ran = stand.run(&["sync", "a", "b", "--snapshot", "zfs"]).exits(2);
-    assert!(
-        ran.stderr.contains("--snapshot zfs is not supported yet"),
-        "{}",
-        ran.stderr
-    );
-    assert!(
-        ran.stderr.contains("auto, exclusive and none"),
-        "{}",
-        ran.stderr
-    );
+    stand.file("a", b"a");
+    for (provider, why) in [
+        ("zfs", "zvol"),
+        ("lvm", "block device"),
+        ("exec:/bin/false", "false"),
+    ] {
+        let ran = stand
+            .run(&["sync", "a", "b", "--snapshot", provider])
+            .exits(3);
+        assert!(ran.stderr.contains(why), "{provider}: {}", ran.stderr);
+        assert!(!stand.path("b").exists());
+    }
 }
 
 #[test]

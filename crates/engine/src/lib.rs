@@ -36,11 +36,12 @@ pub use limits::{DEFAULT_MEMORY, MIN_MEMORY};
 pub use local::LocalTarget;
 pub use lockstep_index::FullScanEvery;
 pub use lockstep_protocol::{Purpose, Scope, VerifyScope};
+pub use lockstep_quiesce::{Level, watchdog_main};
 pub use monitor::{Monitor, Notice, Phase, TargetProgress};
 pub use outcome::{Consistency, Outcome, SourceCounts, TargetOutcome, Verdict};
 pub use request::{
     Compression, Connect, Connected, Consent, KeepBase, PlanLine, Question, Request, Reuse,
-    SnapshotChoice, TargetSpec,
+    SnapshotChoice, Stillness, TargetSpec,
 };
 pub use snapshots::{
     ListedSnapshot, SnapshotUse, list_snapshots, release_snapshot, volumes_with_bases,

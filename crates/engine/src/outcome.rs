@@ -5,6 +5,7 @@ use std::time::Duration;
 use lockstep_ledger::ProofLevel;
 use lockstep_merkle::Root;
 use lockstep_protocol::{Failure, FailureKind, VolumeState};
+use lockstep_quiesce::Level;
 
 /// How one target, or a whole run, ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +82,8 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// The snapshot's provider, `exclusive` or `none`.
     pub snapshot: &'static str,
+    /// How still the volume's users were when it was made; `None` without a snapshot.
+    pub level: Option<Level>,
     /// Whether every byte was read, or some hashes were taken over.
     pub proof: ProofLevel,
     /// One instant or not.

@@ -24,6 +24,35 @@ pub enum SnapshotChoice {
     None,
 }
 
+/// What is to be still while the snapshot is made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stillness {
+    /// Mount points whose filesystems are frozen.
+    pub freeze: Vec<PathBuf>,
+    /// A program that is called with `before`, and with `after` whatever happened: it makes an
+    /// application ready, and lets it go on.
+    pub hook: Option<PathBuf>,
+    /// Longest that anything is frozen, and that the hook runs; at most ten minutes.
+    pub limit: Duration,
+}
+
+impl Stillness {
+    /// Whether nothing is asked for.
+    pub(crate) fn is_none(&self) -> bool {
+        self.freeze.is_empty() && self.hook.is_none()
+    }
+}
+
+impl Default for Stillness {
+    fn default() -> Stillness {
+        Stillness {
+            freeze: Vec::new(),
+            hook: None,
+            limit: Duration::from_secs(10),
+        }
+    }
+}
+
 /// What a run takes over from earlier ones, and leaves for later ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reuse {
@@ -138,6 +167,8 @@ pub struct Request {
     pub purpose: Purpose,
     /// How the source is frozen.
     pub snapshot: SnapshotChoice,
+    /// What is still while it is frozen.
+    pub stillness: Stillness,
     /// Differences or everything.
     pub scope: Scope,
     /// What is re-read at the end.

@@ -4,21 +4,18 @@ use std::path::{Path, PathBuf};
 
 use lockstep_index::IndexStore;
 use lockstep_protocol::{Failure, FailureKind};
+use lockstep_quiesce::Level;
 use lockstep_snapshot::{
     Choice, Health, Provider, Registry, Snapshot, SnapshotError, SnapshotName, Space, Verdict,
     VolumeName, cautions, choose,
 };
 use lockstep_volume::{Held, Hold, HoldLost, Identity, OpenError, Source, open_source_with};
 
+use super::still;
 use crate::failures::{sentence, source_unopened, unfrozen_source};
 use crate::monitor::{Monitor, Notice};
 use crate::request::{Request, SnapshotChoice};
 use crate::snapshots::{bases, is_read};
-
-/// Of what an image may come to hold, the part that must still be free: below the first one the user
-/// is told, below the second the image is given up before the volume's writers find the disk full.
-const ROOM_TOLD_PART: u64 = 10;
-const ROOM_NEEDED_PART: u64 = 33;
 
 /// What a run reads, and what the volume is that it stands for.
 pub(super) struct Frozen {
@@ -30,6 +27,7 @@ pub(super) struct Frozen {
     image: Option<FrozenImage>,
     warnings: Vec<String>,
     detail: String,
+    level: Option<Level>,
 }
 
 /// An image that this run made, and has to release or to leave as a base.
@@ -39,34 +37,24 @@ pub(super) struct FrozenImage {
     pub(super) space: Space,
 }
 
-/// How the image does.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Room {
-    /// It can be read to the end.
-    Enough,
-    /// So many bytes are left beside it: worth telling.
-    Little(u64),
-    /// So many: its volume's writers will find the disk full.
-    TooLittle(u64),
-    /// Its data are gone, for this reason.
-    Lost(String),
-}
-
-impl Room {
-    fn of(left: u64, at_risk: u64) -> Room {
-        if left < at_risk / ROOM_NEEDED_PART {
-            Room::TooLittle(left)
-        } else if left < at_risk / ROOM_TOLD_PART {
-            Room::Little(left)
-        } else {
-            Room::Enough
-        }
-    }
-}
-
 impl Frozen {
     /// Freezes, or holds, the source the way the request wants it. `run` names the snapshot.
     pub(super) fn open(request: &Request, run: &str) -> Result<Frozen, Failure> {
+        let thawed = still::thaw_orphans(request);
+        let mut frozen = Frozen::as_asked(request, run)?;
+        frozen.warnings.extend(thawed);
+        if frozen.image.is_none() && !request.stillness.is_none() {
+            let message = format!(
+                "source: no snapshot is made for which anything could be still: {}",
+                frozen.detail
+            );
+            return Err(Failure::new(FailureKind::Preflight, message)
+                .hint("leave --freeze and --snapshot-hook away, or choose a way to snapshot"));
+        }
+        Ok(frozen)
+    }
+
+    fn as_asked(request: &Request, run: &str) -> Result<Frozen, Failure> {
         match &request.snapshot {
             SnapshotChoice::None => Frozen::live(request, Hold::None),
             SnapshotChoice::Exclusive => Frozen::live(request, Hold::Exclusive),
@@ -95,6 +83,7 @@ impl Frozen {
             image: None,
             warnings: Vec::new(),
             detail,
+            level: None,
         })
     }
 
@@ -122,10 +111,12 @@ impl Frozen {
                 warnings,
                 ..frozen
             }),
-            Err(error) => {
+            // Whoever asked for stillness does not want something else instead.
+            Err(failure) if !request.stillness.is_none() => Err(failure),
+            Err(failure) => {
                 warnings.push(format!(
                     "no snapshot, the source is held instead: {}",
-                    sentence(&error)
+                    failure.message
                 ));
                 drop(live);
                 Frozen::held(request, &choice, warnings)
@@ -168,8 +159,7 @@ impl Frozen {
         };
         let name = registry.named(name).map_or("", Provider::name);
         let warnings = cautions(&fitness).iter().map(ToString::to_string).collect();
-        let frozen = freeze(request, registry, name, fitness.space, &live, run)
-            .map_err(|error| unfrozen_source(&error))?;
+        let frozen = freeze(request, registry, name, fitness.space, &live, run)?;
         Ok(Frozen { warnings, ..frozen })
     }
 
@@ -186,6 +176,11 @@ impl Frozen {
     /// The volume's permission bits.
     pub(super) fn mode_bits(&self) -> u32 {
         self.mode_bits
+    }
+
+    /// How still the volume's users were; `None` without a snapshot.
+    pub(super) fn level(&self) -> Option<Level> {
+        self.level
     }
 
     /// The image, where there is one.
@@ -237,28 +232,21 @@ impl Frozen {
         }
     }
 
-    /// Whether the image can be read to the end without harm to anybody.
-    pub(super) fn room(&self) -> Room {
-        let Some(image) = &self.image else {
-            return Room::Enough;
-        };
-        // What cannot be looked at now is looked at again later; reading finds out what matters.
-        match image
-            .provider()
-            .map(|provider| provider.health(&image.snapshot))
-        {
-            Some(Ok(Health::Lost { why })) => Room::Lost(why),
-            Some(Ok(Health::Sound { room })) => Room::of(room, image.space.at_risk),
-            Some(Err(_)) | None => Room::Enough,
-        }
+    /// Whether the image can be read to the end without harm to anybody; `None` if nobody can say
+    /// now: reading finds out what matters.
+    pub(super) fn health(&self) -> Option<Health> {
+        let image = self.image.as_ref()?;
+        image.provider()?.health(&image.snapshot).ok()
     }
 
     /// Releases the image, if there is one; says what stood in the way.
     pub(super) fn release(&self) -> Result<(), SnapshotError> {
-        match &self.image {
-            Some(image) => image.release(&image.snapshot),
-            None => Ok(()),
-        }
+        let Some(image) = &self.image else {
+            return Ok(());
+        };
+        // Our own lease would keep the provider from giving the space back at once.
+        self.source.release_hold();
+        image.release(&image.snapshot)
     }
 }
 
@@ -310,7 +298,7 @@ fn freeze(
     space: Space,
     live: &Source,
     run: &str,
-) -> Result<Frozen, SnapshotError> {
+) -> Result<Frozen, Failure> {
     let unfit = |why: String| SnapshotError::Unfit {
         provider,
         volume: live.path().to_path_buf(),
@@ -318,13 +306,14 @@ fn freeze(
     };
     let maker = registry
         .named(provider)
-        .ok_or_else(|| unfit("it is not known".to_owned()))?;
+        .ok_or_else(|| unfrozen_source(&unfit("it is not known".to_owned())))?;
     let volume = VolumeName::of_path(live.path());
-    let name = SnapshotName::new(&volume, run).map_err(|error| unfit(error.to_string()))?;
+    let name = SnapshotName::new(&volume, run)
+        .map_err(|error| unfrozen_source(&unfit(error.to_string())))?;
     recover(request, maker, live.path(), &volume);
     // Whoever writes the volume is not to wait for the lease that came with opening it.
     live.release_hold();
-    let snapshot = maker.create(live.path(), &name)?;
+    let (snapshot, level) = still::snapshot(request, maker, live.path(), &name)?;
     let opened = maker.open(&snapshot).and_then(|image| {
         open_source_with(&image.path, Hold::None, request.io)
             .map_err(|error| unfit(sentence(&error)))
@@ -334,7 +323,7 @@ fn freeze(
         Err(error) => {
             // The first failure is the one to report; the next run finds what stays.
             let _ = maker.release(&snapshot);
-            return Err(error);
+            return Err(unfrozen_source(&error));
         }
     };
     Ok(Frozen {
@@ -344,6 +333,7 @@ fn freeze(
         source,
         detail: format!("snapshot {name}"),
         warnings: Vec::new(),
+        level: Some(level),
         image: Some(FrozenImage {
             registry,
             snapshot,
@@ -380,19 +370,5 @@ fn recover(request: &Request, provider: &dyn Provider, volume: &Path, name: &Vol
             Ok(()) => tracing::info!("released {}, which a run left behind", snapshot.name),
             Err(error) => tracing::warn!("{} stays: {}", snapshot.name, sentence(&error)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Room;
-
-    #[test]
-    fn room_is_told_below_a_tenth_and_not_enough_below_a_thirty_third() {
-        assert_eq!(Room::of(100, 1000), Room::Enough);
-        assert_eq!(Room::of(99, 1000), Room::Little(99));
-        assert_eq!(Room::of(30, 1000), Room::Little(30));
-        assert_eq!(Room::of(29, 1000), Room::TooLittle(29));
-        assert_eq!(Room::of(0, 0), Room::Enough, "nothing can come to be held");
     }
 }

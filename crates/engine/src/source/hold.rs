@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lockstep_merkle::GroupIndex;
 use lockstep_protocol::{Evidence, Failure, FailureKind, Purpose};
+use lockstep_snapshot::Health;
 use lockstep_volume::{HoldLost, Source, VolumeKind};
 
 use super::base::Base;
 use super::feed::{Feed, Finish};
-use super::frozen::{Frozen, Room};
+use super::frozen::Frozen;
 use crate::failures::{sentence, volume_failed};
 use crate::hash::fold_table;
 use crate::request::{Request, SnapshotChoice};
@@ -93,7 +94,7 @@ fn prove(
     pool: &rayon::ThreadPool,
 ) -> Result<bool, Failure> {
     // A snapshot that lost its data while it was read gave anything, without an error.
-    if let Room::Lost(why) = frozen.room() {
+    if let Some(Health::Lost { why }) = frozen.health() {
         return Err(image_lost(&why));
     }
     if frozen.is_held() {

@@ -6,7 +6,9 @@ mod drive;
 mod feed;
 mod frozen;
 mod hold;
+mod room;
 mod ship;
+mod still;
 mod summary;
 mod target;
 mod throttle;
@@ -19,12 +21,14 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use lockstep_merkle::{EXTENT_SIZE, Geometry};
 use lockstep_protocol::limits::{NEWEST_VERSION, OLDEST_VERSION};
 use lockstep_protocol::{Failure, FailureKind, Hello, Hold, Purpose, Scope, Terms, Text};
+use lockstep_snapshot::Health;
 use lockstep_volume::{Identity, MappedCvs, Source, Volume};
 
 use self::base::{Base, Found};
 use self::drive::Common;
 use self::feed::Feed;
-use self::frozen::{Frozen, Room};
+use self::frozen::Frozen;
+use self::room::{Room, RoomWatch};
 use self::summary::{Ending, outcome, unopened};
 use self::target::{News, Target};
 use self::throttle::Throttle;
@@ -311,7 +315,7 @@ impl<'a> Run<'a> {
         let mut asked = false;
         let mut told = Instant::now();
         let mut first_ready: Option<Instant> = None;
-        let mut warned = false;
+        let mut room = RoomWatch::new(Instant::now());
         while ended < self.targets.len() {
             match heard.recv_timeout(POLL) {
                 Ok(News::Ready(index)) => {
@@ -332,7 +336,9 @@ impl<'a> Run<'a> {
             if told.elapsed() >= PROGRESS_EVERY {
                 told = Instant::now();
                 self.tell_progress();
-                self.look_after_room(&mut warned);
+            }
+            if !self.feed.is_over() {
+                self.look_after_room(&mut room);
             }
         }
         self.feed.stop();
@@ -410,17 +416,31 @@ impl<'a> Run<'a> {
     }
 
     /// An image that takes its volume's writers the last space is given up in time.
-    fn look_after_room(&self, warned: &mut bool) {
-        match self.frozen.room() {
+    fn look_after_room(&self, watch: &mut RoomWatch) {
+        let begun = Instant::now();
+        let Some(image) = self.frozen.image().filter(|_| watch.is_due(begun)) else {
+            return;
+        };
+        let room = match self.frozen.health() {
+            Some(Health::Sound { room }) => watch.judge(begun, room, image.space.at_risk),
+            Some(Health::Lost { why }) => Room::Lost(why),
+            None => Room::Enough,
+        };
+        watch.looked(begun, Instant::now());
+        match room {
             Room::Enough => {}
-            Room::Little(room) if !*warned => {
-                *warned = true;
-                self.warn(format!(
-                    "only {room} bytes are left beside the source's snapshot: it will be given up before they run out"
-                ));
+            Room::Little(room) => {
+                if watch.tells_first() {
+                    self.warn(format!(
+                        "only {room} bytes are left beside the source's snapshot: it will be given up before they run out"
+                    ));
+                }
             }
-            Room::Little(_) => {}
-            Room::TooLittle(room) => self.abort(hold::image_in_the_way(room)),
+            Room::TooLittle(room) => {
+                self.abort(hold::image_in_the_way(room));
+                // Now, and not when the last target has ended: writers are about to fail.
+                let _ = self.frozen.release();
+            }
             Room::Lost(why) => self.abort(hold::image_lost(&why)),
         }
     }

@@ -48,6 +48,7 @@ pub(super) fn outcome(ending: &Ending<'_>) -> Outcome {
         size: ending.frozen.source.size(),
         elapsed: ending.elapsed,
         snapshot: ending.frozen.provider(ending.choice),
+        level: ending.frozen.level(),
         proof: match finish.map(|finish| finish.evidence) {
             Some(Evidence::Delta) => ProofLevel::Delta,
             _ => ProofLevel::Full,
@@ -92,6 +93,7 @@ pub(super) fn unopened(
         size: 0,
         elapsed: started.elapsed(),
         snapshot: "none",
+        level: None,
         proof: ProofLevel::Full,
         consistency: Consistency::Fuzzy,
         source: SourceCounts::default(),

@@ -26,7 +26,7 @@ use crate::clock::now;
 use crate::scan::ScanFrom;
 use crate::{
     Cancel, Compression, Connect, Connected, Consent, Monitor, Notice, Outcome, Purpose, Request,
-    Reuse, Scope, SnapshotChoice, TargetSpec, Verdict, VerifyScope, run,
+    Reuse, Scope, SnapshotChoice, Stillness, TargetSpec, Verdict, VerifyScope, run,
 };
 
 const SIZE: usize = (5 << 20) + 777;
@@ -204,6 +204,7 @@ impl Lab {
             }],
             purpose: Purpose::Sync,
             snapshot: SnapshotChoice::Auto,
+            stillness: Stillness::default(),
             scope: Scope::Differences,
             verify: VerifyScope::Written,
             compression: Compression::Auto,

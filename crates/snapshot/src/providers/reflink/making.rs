@@ -110,11 +110,24 @@ pub(super) fn remove(
         ioctl_setflags(file, flags - IFlags::IMMUTABLE).map_err(failed())?;
     }
     observer.done(Step::Unsealed);
+    empty(folder, name, file);
     folder.remove_file(name)?;
     observer.done(Step::Removed);
     folder.sync()?;
     observer.done(Step::RemovalFlushed);
     Ok(())
+}
+
+/// Gives the space back at once, even if somebody still has the image open. What does not work here
+/// is done by the kernel when the last one closes it.
+fn empty(folder: &Folder, name: &str, file: &File) {
+    let emptied = fchmod(file, Mode::RUSR | Mode::WUSR)
+        .map_err(SnapshotError::io("opening", &folder.join(name)))
+        .and_then(|()| folder.open_file(name, OFlags::WRONLY))
+        .map(|writable| writable.set_len(0));
+    if let Ok(Err(error)) = emptied {
+        tracing::debug!("{name} keeps its space until it is closed: {error}");
+    }
 }
 
 /// Finishes what a crash after the naming left undone, and describes what is there.
