@@ -32,6 +32,7 @@ pub fn hash_volume(
         geometry,
         from: ScanFrom::Cache,
         bytes_read: &AtomicU64::new(0),
+        pages: None,
         known: None,
     };
     scan.run(&pool, &|| false, &|extent, cvs| {

@@ -24,6 +24,7 @@ mod limits;
 mod local;
 mod monitor;
 mod outcome;
+mod pages;
 mod request;
 mod scan;
 mod snapshots;

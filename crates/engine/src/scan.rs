@@ -4,14 +4,16 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lockstep_index::Index;
-use lockstep_index::inherit::GroupRuns;
+use lockstep_index::inherit::PageRuns;
 use lockstep_merkle::{
-    Cv, EXTENT_SIZE, ExtentIndex, GROUP_SIZE, GROUPS_PER_EXTENT, Geometry, GroupIndex, GroupSet,
-    group_cv, zero_group_cv,
+    Cv, EXTENT_SIZE, ExtentIndex, GROUP_SIZE, GROUPS_PER_EXTENT, Geometry, GroupIndex, PAGE_SIZE,
+    PAGES_PER_EXTENT, PAGES_PER_GROUP, PageIndex, group_cv, group_cv_of_pages, page_cvs,
+    zero_group_cv, zero_page_cvs,
 };
 use lockstep_volume::{BufferPool, IoBuffer, IoFailure, Volume};
 
 use crate::limits::PREFETCH_EXTENTS;
+use crate::pages::PageTable;
 
 /// Bytes that are read and hashed at once: through the page cache as much as
 /// stays in a core's own cache between the two, from the medium as much as
@@ -35,15 +37,17 @@ pub(crate) struct Scan<'a> {
     pub(crate) from: ScanFrom,
     /// Counts bytes that were read; holes are not.
     pub(crate) bytes_read: &'a AtomicU64,
+    /// Where the values of the pages are kept, for whom wants them.
+    pub(crate) pages: Option<&'a PageTable>,
     /// Values that need not be measured.
     pub(crate) known: Option<Known<'a>>,
 }
 
-/// Values of an earlier scan, and the groups of which they hold no longer.
+/// Values of an earlier scan, and the pages of which they hold no longer.
 #[derive(Clone, Copy)]
 pub(crate) struct Known<'a> {
     pub(crate) index: &'a Index,
-    pub(crate) changed: &'a GroupRuns,
+    pub(crate) changed: &'a PageRuns,
     /// Counts bytes whose values were taken over.
     pub(crate) bytes_inherited: &'a AtomicU64,
 }
@@ -87,10 +91,6 @@ impl Scan<'_> {
     ) -> Result<(), IoFailure> {
         let mut reader = PieceReader::new(self);
         let mut buffer = buffers.take();
-        let piece = match self.from {
-            ScanFrom::Cache => CACHED_PIECE,
-            ScanFrom::Medium => MEDIUM_PIECE,
-        };
         let mut cvs = [Cv::from_bytes([0; 32]); GROUPS_PER_EXTENT];
         loop {
             let extent = ExtentIndex(next.fetch_add(1, Ordering::Relaxed));
@@ -98,56 +98,105 @@ impl Scan<'_> {
                 return Ok(());
             }
             let cvs = &mut cvs[..self.geometry.groups_in(extent)];
-            for run in self.to_measure(extent, cvs).runs() {
-                let first = self.geometry.groups_of(extent).start + run.start as u64;
-                let step = piece / GROUP_SIZE;
-                for (index, cvs) in cvs[run].chunks_mut(step).enumerate() {
-                    let group = GroupIndex(first + (index * step) as u64);
-                    self.hash(&mut reader, group, cvs, &mut buffer)?;
-                }
+            if self.pages.is_none() && self.known.is_none() {
+                self.hash_groups(&mut reader, extent, cvs, &mut buffer)?;
+            } else {
+                self.hash_pages(&mut reader, extent, cvs, &mut buffer)?;
             }
             each(extent, cvs);
         }
     }
 
-    /// The groups of the extent that have to be measured; the values of the others are put in place.
-    fn to_measure(&self, extent: ExtentIndex, cvs: &mut [Cv]) -> GroupSet {
-        let Some(known) = self.known else {
-            return GroupSet::all(cvs.len());
-        };
-        let groups = self.geometry.groups_of(extent);
-        let mut changed = GroupSet::EMPTY;
-        for (bit, (group, cv)) in groups.map(GroupIndex).zip(cvs).enumerate() {
-            if known.changed.contains(group) {
-                changed.insert(bit);
-                continue;
+    /// The values of the extent's groups, each from its bytes at once.
+    fn hash_groups(
+        &self,
+        reader: &mut PieceReader<'_>,
+        extent: ExtentIndex,
+        cvs: &mut [Cv],
+        buffer: &mut IoBuffer,
+    ) -> Result<(), IoFailure> {
+        let mut groups = self.geometry.groups_of(extent).map(GroupIndex);
+        for cvs in cvs.chunks_mut(self.piece() / GROUP_SIZE) {
+            let groups: Vec<GroupIndex> = groups.by_ref().take(cvs.len()).collect();
+            let range = self.geometry.group_range(groups[0]).start
+                ..self.geometry.group_range(groups[groups.len() - 1]).end;
+            let content = reader.read(&range, buffer)?;
+            for ((group, cv), bytes) in groups.into_iter().zip(cvs).zip(buffer.chunks(GROUP_SIZE)) {
+                *cv = match content {
+                    Content::Hole => zero_group_cv(self.geometry, group),
+                    Content::Data => group_cv(self.geometry, group, bytes),
+                };
             }
-            *cv = known.index.cv(group);
-            let length = self.geometry.group_len(group) as u64;
-            known.bytes_inherited.fetch_add(length, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The same from the values of their pages, of which only some may have to be measured.
+    fn hash_pages(
+        &self,
+        reader: &mut PieceReader<'_>,
+        extent: ExtentIndex,
+        cvs: &mut [Cv],
+        buffer: &mut IoBuffer,
+    ) -> Result<(), IoFailure> {
+        let pages = self.geometry.pages_of_extent(extent);
+        let mut values = [Cv::from_bytes([0; 32]); PAGES_PER_EXTENT];
+        let values = &mut values[..self.geometry.pages_in(extent)];
+        for run in self.to_measure(&pages, values) {
+            let place = (run.start - pages.start) as usize..(run.end - pages.start) as usize;
+            let mut first = run.start;
+            for values in values[place].chunks_mut(self.piece() / PAGE_SIZE) {
+                let end = first + values.len() as u64;
+                let content = reader.read(&self.bytes_of(&(first..end)), buffer)?;
+                match content {
+                    Content::Hole => zero_page_cvs(self.geometry, PageIndex(first), values),
+                    Content::Data => page_cvs(self.geometry, PageIndex(first), buffer, values),
+                }
+                first = end;
+            }
+        }
+        if let Some(table) = self.pages {
+            let pages = pages.map(PageIndex).zip(values.iter());
+            pages.for_each(|(page, cv)| table.set(page, *cv));
+        }
+        let groups = self.geometry.groups_of(extent).map(GroupIndex);
+        for ((group, cv), pages) in groups.zip(cvs).zip(values.chunks(PAGES_PER_GROUP)) {
+            *cv = group_cv_of_pages(self.geometry, group, pages);
+        }
+        Ok(())
+    }
+
+    /// Those of `pages` that have to be measured; the values of the others are put in place.
+    fn to_measure(&self, pages: &Range<u64>, values: &mut [Cv]) -> Vec<Range<u64>> {
+        let Some(known) = self.known else {
+            return vec![pages.clone()];
+        };
+        let changed: Vec<Range<u64>> = known.changed.within(pages.clone()).collect();
+        for run in &changed {
+            self.volume.will_need(self.bytes_of(run));
+        }
+        for run in known.changed.gaps_within(pages.clone()) {
+            for page in run.clone() {
+                values[(page - pages.start) as usize] = known.index.cv(PageIndex(page));
+            }
+            let bytes = self.bytes_of(&run);
+            (known.bytes_inherited).fetch_add(bytes.end - bytes.start, Ordering::Relaxed);
         }
         changed
     }
 
-    /// The chaining values of the groups from `first` on.
-    fn hash(
-        &self,
-        reader: &mut PieceReader<'_>,
-        first: GroupIndex,
-        cvs: &mut [Cv],
-        buffer: &mut IoBuffer,
-    ) -> Result<(), IoFailure> {
-        let last = GroupIndex(first.0 + cvs.len() as u64 - 1);
-        let range = self.geometry.group_range(first).start..self.geometry.group_range(last).end;
-        buffer.set_len(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
-        let content = reader.read(&range, buffer)?;
-        for ((group, cv), bytes) in (first.0..).zip(cvs).zip(buffer.chunks(GROUP_SIZE)) {
-            *cv = match content {
-                Content::Hole => zero_group_cv(self.geometry, GroupIndex(group)),
-                Content::Data => group_cv(self.geometry, GroupIndex(group), bytes),
-            };
+    /// Where a run of pages lies.
+    fn bytes_of(&self, pages: &Range<u64>) -> Range<u64> {
+        let last = PageIndex(pages.end.saturating_sub(1));
+        let first = PageIndex(pages.start);
+        self.geometry.page_range(first).start..self.geometry.page_range(last).end
+    }
+
+    fn piece(&self) -> usize {
+        match self.from {
+            ScanFrom::Cache => CACHED_PIECE,
+            ScanFrom::Medium => MEDIUM_PIECE,
         }
-        Ok(())
     }
 }
 
@@ -172,7 +221,9 @@ impl<'a> PieceReader<'a> {
         }
     }
 
-    fn read(&mut self, range: &Range<u64>, buffer: &mut [u8]) -> Result<Content, IoFailure> {
+    /// Makes the buffer the bytes of the range, unless all of it is a hole.
+    fn read(&mut self, range: &Range<u64>, buffer: &mut IoBuffer) -> Result<Content, IoFailure> {
+        buffer.set_len(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
         let mut data = self.next_data(range.start)?;
         if data.start >= range.end {
             return Ok(Content::Hole);

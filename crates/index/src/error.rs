@@ -42,7 +42,7 @@ pub enum Unusable {
     /// Its header says what no index says.
     #[error("the hash index contradicts itself: {0}")]
     Contradiction(&'static str),
-    /// Its length is not that of its header and its groups.
+    /// Its length is not that of its header and its pages.
     #[error("the hash index has {bytes} bytes, but {expected} by its header")]
     Length {
         /// Bytes of the file.
@@ -139,9 +139,9 @@ pub enum IndexError {
         /// Its size.
         bytes: u64,
     },
-    /// Another number of values came than the volume has groups.
+    /// Another number of values came than the volume has pages.
     #[error("the index would be incomplete")]
-    Groups(#[from] FoldError),
+    Pages(#[from] FoldError),
     /// The values are not those of the promised root.
     #[error("the index would be wrong: its chaining values fold to {folded}, not {promised}")]
     RootDiffers {

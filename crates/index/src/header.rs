@@ -8,8 +8,8 @@
 //!     13      1  proof level: 0 full, 1 delta
 //!     14      2  zero
 //!     16      8  bytes of the volume
-//!     24      8  groups of the volume, n
-//!     32      4  bytes of a group, 65536
+//!     24      8  pages of the volume, n
+//!     32      4  bytes of a page, 4096: what one chaining value is of
 //!     36      4  delta runs since the last full scan; 0 exactly if the proof level is full
 //!     40      8  end of the last full scan, ms since the Unix epoch
 //!     48      8  when the index was complete, ms since the Unix epoch
@@ -24,7 +24,7 @@
 //!    768    256  the identity, UTF-8
 //!   1024   3040  the snapshot's description, opaque
 //!   4064     32  BLAKE3 of bytes 0..4064
-//!   4096    32n  chaining values of the groups, in order
+//!   4096    32n  chaining values of the pages, in order
 //! ```
 //!
 //! Integers are little-endian. Every text is followed by zeros up to the next field, so that one
@@ -32,7 +32,7 @@
 
 use std::num::NonZeroU32;
 
-use lockstep_merkle::{GROUP_SIZE, Geometry, MAX_VOLUME_SIZE, Root};
+use lockstep_merkle::{Geometry, MAX_VOLUME_SIZE, PAGE_SIZE, Root};
 use lockstep_volume::MAX_DURABLE_TEXT;
 
 use crate::error::{IndexError, Unusable};
@@ -61,9 +61,9 @@ pub(crate) struct Header {
     pub(crate) cv_checksum: [u8; 32],
 }
 
-/// Bytes of an index of that many groups; more than any file has if it would overflow.
-pub(crate) fn file_bytes(group_count: u64) -> u64 {
-    group_count
+/// Bytes of an index of that many pages; more than any file has if it would overflow.
+pub(crate) fn file_bytes(page_count: u64) -> u64 {
+    page_count
         .saturating_mul(CV_BYTES)
         .saturating_add(HEADER_BYTES as u64)
 }
@@ -165,8 +165,8 @@ impl Header {
         put(&mut block, 8, FORMAT.to_le_bytes());
         put(&mut block, 12, [side, u8::from(runs > 0)]);
         put(&mut block, 16, facts.geometry.size().to_le_bytes());
-        put(&mut block, 24, facts.geometry.group_count().to_le_bytes());
-        put(&mut block, 32, (GROUP_SIZE as u32).to_le_bytes());
+        put(&mut block, 24, facts.geometry.page_count().to_le_bytes());
+        put(&mut block, 32, (PAGE_SIZE as u32).to_le_bytes());
         put(&mut block, 36, runs.to_le_bytes());
         put(&mut block, 40, facts.last_full_scan_unix_ms.to_le_bytes());
         put(&mut block, 48, facts.created_unix_ms.to_le_bytes());
@@ -222,13 +222,13 @@ fn key(block: &Block) -> Result<IndexKey, Unusable> {
 
 fn geometry(block: &Block) -> Result<Geometry, Unusable> {
     let geometry = Geometry::new(u64::from_le_bytes(take(block, 16)));
-    let groups = u64::from_le_bytes(take(block, 24));
-    let group_bytes = u32::from_le_bytes(take(block, 32));
+    let pages = u64::from_le_bytes(take(block, 24));
+    let page_bytes = u32::from_le_bytes(take(block, 32));
     if geometry.size() > MAX_VOLUME_SIZE {
         return Err(Unusable::Contradiction("its volume is larger than any"));
     }
-    if group_bytes as usize != GROUP_SIZE || groups != geometry.group_count() {
-        return Err(Unusable::Contradiction("its groups do not make its volume"));
+    if page_bytes as usize != PAGE_SIZE || pages != geometry.page_count() {
+        return Err(Unusable::Contradiction("its pages do not make its volume"));
     }
     Ok(geometry)
 }
@@ -348,7 +348,7 @@ mod tests {
             (13, &[1], "its proof level is neither"),
             (15, &[1], "its proof level is neither"),
             (16, &[0xff; 8], "its volume is larger than any"),
-            (24, &[5], "its groups do not make its volume"),
+            (24, &[5], "its pages do not make its volume"),
             (120, &[0xff, 0xff], "a text is longer than its field"),
             (767, &[1], "something follows a text"),
         ];

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use lockstep_merkle::{Cv, Fold, Geometry, GroupIndex, Root};
+use lockstep_merkle::{Cv, Fold, Geometry, PageIndex, Root};
 use lockstep_volume::FileMapping;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -50,26 +50,23 @@ impl Index {
         self.facts.root
     }
 
-    /// Groups of the volume, so values of the index.
-    pub fn group_count(&self) -> u64 {
-        self.geometry().group_count()
+    /// Pages of the volume, so values of the index.
+    pub fn page_count(&self) -> u64 {
+        self.geometry().page_count()
     }
 
-    /// The value of a group.
+    /// The value of a page.
     ///
     /// # Panics
-    /// If the volume has no such group.
-    pub fn cv(&self, group: GroupIndex) -> Cv {
-        assert!(
-            group.0 < self.group_count(),
-            "the index has no group {group}"
-        );
-        Cv::from_bytes(self.mapping.block(HEADER_BYTES as u64 + group.0 * CV_BYTES))
+    /// If the volume has no such page.
+    pub fn cv(&self, page: PageIndex) -> Cv {
+        assert!(page.0 < self.page_count(), "the index has no page {page}");
+        Cv::from_bytes(self.mapping.block(HEADER_BYTES as u64 + page.0 * CV_BYTES))
     }
 
     /// All values in order.
     pub fn cvs(&self) -> impl Iterator<Item = Cv> + '_ {
-        (0..self.group_count()).map(|group| self.cv(GroupIndex(group)))
+        (0..self.page_count()).map(|page| self.cv(PageIndex(page)))
     }
 
     /// Opens the index at `path` and checks every byte of it.
@@ -80,7 +77,7 @@ impl Index {
         let (file, header) = open_header(path)?;
         check_subject(&header, key, identity)?;
         check_cvs(&file, &header)?;
-        let length = file_bytes(header.facts.geometry.group_count());
+        let length = file_bytes(header.facts.geometry.page_count());
         let mapping = FileMapping::new(&file, path, length).map_err(Unusable::Unmappable)?;
         Ok(Self {
             key: header.key,
@@ -104,7 +101,7 @@ pub(crate) fn open_header(path: &Path) -> Result<(File, Header), Unusable> {
     let mut block = [0; HEADER_BYTES];
     read_exact_at(&file, &mut block, 0)?;
     let header = Header::decode(&block)?;
-    let expected = file_bytes(header.facts.geometry.group_count());
+    let expected = file_bytes(header.facts.geometry.page_count());
     if bytes != expected {
         return Err(Unusable::Length { bytes, expected });
     }
@@ -149,11 +146,11 @@ fn check_cvs(file: &File, header: &Header) -> Result<(), Unusable> {
 }
 
 fn measure_cvs(file: &File, geometry: Geometry) -> Result<([u8; 32], Root), Unusable> {
-    let (mut hasher, mut fold) = (blake3::Hasher::new(), Fold::new(geometry));
-    let end = file_bytes(geometry.group_count());
+    let (mut hasher, mut fold) = (blake3::Hasher::new(), Fold::of_pages(geometry));
+    let end = file_bytes(geometry.page_count());
     let mut buffer = vec![0; CHUNK_BYTES.min(end as usize)];
     let mut at = HEADER_BYTES as u64;
-    let miscounted = |_| Unusable::Contradiction("its values are not those of its groups");
+    let miscounted = |_| Unusable::Contradiction("its values are not those of its pages");
     while at < end {
         let count = (end - at).min(buffer.len() as u64) as usize;
         let part = &mut buffer[..count];

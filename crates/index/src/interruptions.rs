@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use lockstep_merkle::{Cv, GROUP_SIZE, Geometry, fold};
+use lockstep_merkle::{Cv, Geometry, PAGE_SIZE, fold_pages};
 use rustix::process::{Signal, getpid, kill_process};
 
 use crate::error::{IndexError, Unusable};
@@ -16,7 +16,7 @@ use crate::store::IndexStore;
 use crate::writer::Step;
 
 /// More than two chunks of values, so that filling has a beginning, a middle and an end.
-const GROUPS: u64 = 70_000;
+const PAGES: u64 = 70_000;
 const CHILD_DIR: &str = "LOCKSTEP_INDEX_TEST_CHILD";
 const CHILD_STEP: &str = "LOCKSTEP_INDEX_TEST_STEP";
 const IDENTITY: &str = "file inode 12";
@@ -29,20 +29,20 @@ fn key() -> IndexKey {
 }
 
 fn cvs(version: u8) -> impl Iterator<Item = Cv> {
-    (0..GROUPS).map(move |group| {
+    (0..PAGES).map(move |page| {
         let mut bytes = [version; 32];
-        bytes[..8].copy_from_slice(&group.to_le_bytes());
+        bytes[..8].copy_from_slice(&page.to_le_bytes());
         Cv::from_bytes(bytes)
     })
 }
 
 fn facts(version: u8) -> Facts {
-    let geometry = Geometry::new(GROUPS * GROUP_SIZE as u64 - 1);
+    let geometry = Geometry::new(PAGES * PAGE_SIZE as u64 - 1);
     Facts {
         identity: IDENTITY.to_owned(),
         snapshot: vec![version],
         geometry,
-        root: fold(geometry, cvs(version)).unwrap(),
+        root: fold_pages(geometry, cvs(version)).unwrap(),
         lineage: Lineage::FullScan,
         last_full_scan_unix_ms: 1,
         created_unix_ms: 2,

@@ -1,4 +1,4 @@
-//! What a volume's groups hashed to at the end of an earlier run.
+//! What a volume's pages hashed to at the end of an earlier run.
 //!
 //! Promise: an index that [`IndexStore::load`] returns is byte for byte one that [`IndexStore::save`]
 //! was given, and folds to the root it names; after a kill or a power cut at any moment the old one
@@ -7,6 +7,9 @@
 //! An index is a hint. It saves reading what did not change; what did not change is for a snapshot's
 //! delta to say, and [`inherit`] decides what is read all the same, so that a delta that lies is
 //! found out.
+//!
+//! One chaining value for each page of 4 KiB: 0.8 % of the volume. One for each group of 64 KiB would
+//! be a sixteenth of that, but where 1 % of the pages change, 15 % of the groups do.
 //!
 //! ```text
 //!   run 1: full scan ──────────► save ─► index of snapshot A
@@ -46,7 +49,7 @@
 //!    damaged.
 //! 3. Make `NAME.index.new`, which must not exist, and reserve its blocks.
 //! 4. Write the chaining values behind 4096 bytes left free, hashing and folding them.
-//! 5. Check that there were as many as the volume has groups, and that they fold to the promised root.
+//! 5. Check that there were as many as the volume has pages, and that they fold to the promised root.
 //! 6. Write the header into the free bytes.
 //! 7. Flush the file.
 //! 8. Rename it to `NAME.index`.
@@ -85,4 +88,4 @@ pub use facts::{Facts, FullScanEvery, Lineage};
 pub use header::MAX_DESCRIPTION_BYTES;
 pub use index::Index;
 pub use key::{IndexKey, Side};
-pub use store::{IndexStore, Listed, MAX_LISTED, cvs_of};
+pub use store::{IndexStore, Listed, MAX_LISTED};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lockstep_merkle::{Cv, CvTable, GroupIndex};
+use lockstep_merkle::Cv;
 
 use crate::error::{IndexError, Unusable};
 use crate::facts::Facts;
@@ -47,7 +47,7 @@ impl IndexStore {
     /// is `identity` now.
     ///
     /// Takes no lock and changes nothing: a writer at work is not noticed until it is done. Reads
-    /// the whole index once, 32 bytes a group.
+    /// the whole index once, 32 bytes a page.
     ///
     /// # Errors
     /// [`Unusable`] says what is in doubt; whatever it is, the volume has to be scanned.
@@ -57,8 +57,8 @@ impl IndexStore {
 
     /// Writes the index of `key`, in place of an older one; durable when it returns.
     ///
-    /// `cvs` are the values of all groups in order, see [`cvs_of`]; they are streamed, a megabyte at
-    /// a time. They are folded on the way: what would not load again is not written.
+    /// `cvs` are the values of all pages in order; they are streamed, a megabyte at a time. They are
+    /// folded on the way: what would not load again is not written.
     ///
     /// # Errors
     /// [`IndexError`]; then the older index, or none, is there as before. Only if flushing the
@@ -135,9 +135,4 @@ impl IndexStore {
         let name = format!("{}.lock", key.volume_prefix());
         VolumeLock::take(&self.folder.join(name), MAX_WAIT)
     }
-}
-
-/// The values of a table in order, as [`IndexStore::save`] takes them.
-pub fn cvs_of(table: &dyn CvTable) -> impl Iterator<Item = Cv> + '_ {
-    (0..table.len()).map(|group| table.cv(GroupIndex(group)))
 }

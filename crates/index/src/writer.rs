@@ -46,7 +46,7 @@ pub(crate) fn write(
     before: Before<'_>,
 ) -> Result<(), IndexError> {
     let draft = Draft::make(path, before)?;
-    draft.reserve(file_bytes(header.facts.geometry.group_count()), before)?;
+    draft.reserve(file_bytes(header.facts.geometry.page_count()), before)?;
     let (checksum, folded) = draft.fill(&header, cvs, before)?;
     let promised = header.facts.root;
     if folded != promised {
@@ -95,7 +95,8 @@ impl Draft {
         cvs: impl IntoIterator<Item = Cv>,
         before: Before<'_>,
     ) -> Result<([u8; 32], Root), IndexError> {
-        let (mut hasher, mut fold) = (blake3::Hasher::new(), Fold::new(header.facts.geometry));
+        let mut hasher = blake3::Hasher::new();
+        let mut fold = Fold::of_pages(header.facts.geometry);
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
         let mut at = HEADER_BYTES as u64;
         let mut flush = |chunk: &mut Vec<u8>| {

@@ -4,8 +4,9 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lockstep_merkle::{
-    Cv, EXTENT_SIZE, ExtentIndex, GROUP_SIZE, Geometry, GroupIndex, PAGE_SIZE, PageSeed, compare,
-    extent_cvs, fold, group_cv, is_zero, page_digest, par_extent_cvs,
+    Cv, EXTENT_SIZE, ExtentIndex, GROUP_SIZE, Geometry, GroupIndex, PAGE_SIZE, PAGES_PER_GROUP,
+    PageIndex, PageSeed, compare, extent_cvs, fold, group_cv, group_cv_of_pages, is_zero, page_cvs,
+    page_digest, par_extent_cvs,
 };
 
 /// 4 GiB of volume: 65,536 chaining values.
@@ -26,6 +27,14 @@ fn hash(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(GROUP_SIZE as u64));
     group.bench_function("group_cv", |b| {
         b.iter(|| group_cv(geometry, GroupIndex(5), black_box(&bytes[..GROUP_SIZE])));
+    });
+    group.bench_function("page_cvs and group_cv_of_pages", |b| {
+        let mut cvs = [Cv::from_bytes([0; 32]); PAGES_PER_GROUP];
+        let first = PageIndex(5 * PAGES_PER_GROUP as u64);
+        b.iter(|| {
+            page_cvs(geometry, first, black_box(&bytes[..GROUP_SIZE]), &mut cvs);
+            group_cv_of_pages(geometry, GroupIndex(5), &cvs)
+        });
     });
     group.throughput(Throughput::Bytes(EXTENT_SIZE as u64));
     group.bench_function("extent_cvs", |b| {

@@ -1,4 +1,4 @@
-//! From chaining values to the root: BLAKE3's left-balanced tree above the groups.
+//! From chaining values to the root: BLAKE3's left-balanced tree above the groups, or the pages.
 
 use blake3::hazmat::{Mode, merge_subtrees_non_root, merge_subtrees_root};
 
@@ -14,18 +14,25 @@ const MAX_DEPTH: usize = 64;
 /// [`FoldError`] if there are fewer or more values than the volume has groups; an endless iterator
 /// is read one past the end and no further.
 pub fn fold(geometry: Geometry, cvs: impl IntoIterator<Item = Cv>) -> Result<Root, FoldError> {
-    let mut fold = Fold::new(geometry);
-    for cv in cvs {
-        fold.push(cv)?;
-    }
-    fold.finish()
+    Fold::new(geometry).all(cvs)
 }
 
-/// Another number of chaining values than the volume has groups.
+/// [`fold`] from the chaining values of the volume's pages.
+///
+/// # Errors
+/// [`FoldError`] if there are fewer or more values than the volume has pages.
+pub fn fold_pages(
+    geometry: Geometry,
+    cvs: impl IntoIterator<Item = Cv>,
+) -> Result<Root, FoldError> {
+    Fold::of_pages(geometry).all(cvs)
+}
+
+/// Another number of chaining values than the volume has groups, or pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the volume has {expected} groups, but {got} chaining values came")]
+#[error("the volume's root is made of {expected} chaining values, but {got} came")]
 pub struct FoldError {
-    /// Groups of the volume.
+    /// Groups, or pages, of the volume.
     pub expected: u64,
     /// Values taken; counting stops at one too many.
     pub got: u64,
@@ -51,19 +58,28 @@ pub struct Fold {
 }
 
 impl Fold {
-    /// Starts the root of a volume of this geometry.
+    /// Starts the root of a volume of this geometry, from its groups.
     pub fn new(geometry: Geometry) -> Self {
+        Self::of(geometry.group_count())
+    }
+
+    /// The same from its pages: the tree above them is the one above the groups, four levels deeper.
+    pub fn of_pages(geometry: Geometry) -> Self {
+        Self::of(geometry.page_count())
+    }
+
+    fn of(expected: u64) -> Self {
         Self {
-            expected: geometry.group_count(),
+            expected,
             got: 0,
             stack: Vec::with_capacity(MAX_DEPTH),
         }
     }
 
-    /// Takes the chaining value of the next group.
+    /// Takes the chaining value of the next group, or page.
     ///
     /// # Errors
-    /// [`FoldError`] if the volume has no such group.
+    /// [`FoldError`] if the volume has no more.
     pub fn push(&mut self, cv: Cv) -> Result<(), FoldError> {
         if self.got == self.expected {
             return Err(FoldError {
@@ -80,7 +96,7 @@ impl Fold {
         Ok(())
     }
 
-    /// The root, once every group's value was taken.
+    /// The root, once every value was taken.
     ///
     /// # Errors
     /// [`FoldError`] if some are missing.
@@ -100,6 +116,13 @@ impl Fold {
             [left, right, ..] => *merge_subtrees_root(left, right, Mode::Hash).as_bytes(),
         };
         Ok(Root::from_bytes(root))
+    }
+
+    fn all(mut self, cvs: impl IntoIterator<Item = Cv>) -> Result<Root, FoldError> {
+        for cv in cvs {
+            self.push(cv)?;
+        }
+        self.finish()
     }
 
     fn merge_last_two(&mut self) {

@@ -22,6 +22,10 @@ const GROUP_BYTES: u64 = GROUP_SIZE as u64;
 const EXTENT_BYTES: u64 = EXTENT_SIZE as u64;
 const EXTENT_GROUPS: u64 = GROUPS_PER_EXTENT as u64;
 
+/// Number of a page, counted from the start of the volume.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PageIndex(pub u64);
+
 /// Number of a group, counted from the start of the volume.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct GroupIndex(pub u64);
@@ -29,6 +33,12 @@ pub struct GroupIndex(pub u64);
 /// Number of an extent, counted from the start of the volume.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ExtentIndex(pub u64);
+
+impl fmt::Display for PageIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl fmt::Display for GroupIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,6 +87,11 @@ impl Geometry {
         self.size.div_ceil(PAGE_SIZE as u64)
     }
 
+    /// Byte range of a page inside the volume, cut at the volume's end.
+    pub const fn page_range(&self, page: PageIndex) -> Range<u64> {
+        self.cut(page.0, PAGE_SIZE as u64)
+    }
+
     /// Byte range of a group inside the volume, cut at the volume's end.
     pub const fn group_range(&self, group: GroupIndex) -> Range<u64> {
         self.cut(group.0, GROUP_BYTES)
@@ -92,6 +107,16 @@ impl Geometry {
         let count = self.group_count();
         let first = extent.0.saturating_mul(EXTENT_GROUPS);
         min(first, count)..min(first.saturating_add(EXTENT_GROUPS), count)
+    }
+
+    /// Numbers of the pages of an extent, cut at the volume's last page.
+    pub const fn pages_of_extent(&self, extent: ExtentIndex) -> Range<u64> {
+        self.pages_within(extent.0, PAGES_PER_EXTENT as u64)
+    }
+
+    /// Numbers of the pages of a group, cut at the volume's last page.
+    pub const fn pages_of_group(&self, group: GroupIndex) -> Range<u64> {
+        self.pages_within(group.0, PAGES_PER_GROUP as u64)
     }
 
     /// The extent which holds a group.
@@ -128,6 +153,13 @@ impl Geometry {
         let len = self.extent_len(extent) as u64;
         let range = Geometry::new(len).cut(page as u64, PAGE_SIZE as u64);
         range.start as usize..range.end as usize
+    }
+
+    /// Numbers of the pages of the `index`th unit of `unit` pages.
+    const fn pages_within(&self, index: u64, unit: u64) -> Range<u64> {
+        let count = self.page_count();
+        let first = index.saturating_mul(unit);
+        min(first, count)..min(first.saturating_add(unit), count)
     }
 
     /// The `index`th unit of `unit` bytes, cut at the volume's end.
@@ -198,7 +230,14 @@ mod tests {
                     geometry.groups_of(extent).count(),
                     geometry.groups_in(extent)
                 );
-                pages += geometry.pages_in(extent) as u64;
+                let numbers = geometry.pages_of_extent(extent);
+                assert_eq!(numbers, pages..pages + geometry.pages_in(extent) as u64);
+                let by_group = geometry.groups_of(extent).map(GroupIndex);
+                let by_group = by_group.flat_map(|group| geometry.pages_of_group(group));
+                assert!(by_group.eq(numbers.clone()));
+                assert_eq!(geometry.page_range(PageIndex(pages)).start, range.start);
+                pages = numbers.end;
+                assert_eq!(geometry.page_range(PageIndex(pages - 1)).end, range.end);
                 for group in geometry.groups_of(extent).map(GroupIndex) {
                     assert_eq!(geometry.extent_of(group), extent);
                     assert_eq!(geometry.group_range(group).start, groups_end);
@@ -225,6 +264,8 @@ mod tests {
                 assert_eq!(geometry.group_len(GroupIndex(index)), 0);
                 assert_eq!(geometry.extent_len(ExtentIndex(index)), 0);
                 assert_eq!(geometry.groups_of(ExtentIndex(index)).count(), 0);
+                assert_eq!(geometry.pages_of_extent(ExtentIndex(index)).count(), 0);
+                assert_eq!(geometry.pages_of_group(GroupIndex(index)).count(), 0);
             }
             let extent = ExtentIndex(0);
             for page in [PAGES_PER_EXTENT, usize::MAX] {

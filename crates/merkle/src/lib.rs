@@ -10,7 +10,8 @@
 //!               ┌──┴──┐     ┌──┴──┐
 //!              cv0   cv1   cv2   cv3 …          cv.rs: one chaining value per 64 KiB group
 //!              │
-//!   group 0 = │page 0│page 1│ … │page 15│       page.rs: 4 KiB, digests only where groups differ
+//!   group 0 = │page 0│page 1│ … │page 15│       page_cv.rs: 4 KiB subtrees, which make a group's value
+//!                                               page.rs: digests, which find differing pages
 //!   extent 0 = groups 0..16 = 1 MiB             geometry.rs: the unit of I/O and of transfer
 //! ```
 //!
@@ -30,19 +31,21 @@ mod fold;
 mod geometry;
 mod hash;
 mod page;
+mod page_cv;
 mod set;
 mod table;
 mod zero;
 
 pub use compare::{Run, RunKind, compare};
 pub use cv::{Cv, ParseRootError, Root};
-pub use fold::{Fold, FoldError, fold};
+pub use fold::{Fold, FoldError, fold, fold_pages};
 pub use geometry::{
     EXTENT_SIZE, ExtentIndex, GROUP_SIZE, GROUPS_PER_EXTENT, Geometry, GroupIndex, MAX_VOLUME_SIZE,
-    PAGE_SIZE, PAGES_PER_EXTENT, PAGES_PER_GROUP,
+    PAGE_SIZE, PAGES_PER_EXTENT, PAGES_PER_GROUP, PageIndex,
 };
 pub use hash::{ExtentCvs, extent_cvs, group_cv, par_extent_cvs, zero_extent_cvs, zero_group_cv};
 pub use page::{PageDigest, PageSeed, page_digest};
+pub use page_cv::{group_cv_of_pages, page_cvs, zero_page_cvs};
 pub use set::{GroupSet, PageSet};
 pub use table::{CvTable, MemoryCvs};
 pub use zero::is_zero;

@@ -2,9 +2,22 @@
 
 use twox_hash::XxHash3_128;
 
-/// Digest of one page under the seed of one run.
+use crate::cv::Cv;
+
+/// Digest of one page: under the seed of one run, or from its chaining value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PageDigest(pub [u8; 16]);
+
+/// The first half of a page's chaining value: a digest for a side that knows the values of its pages,
+/// and need not read them.
+///
+/// No seed is needed: BLAKE3 is collision resistant, and as with [`page_digest`] a collision would be
+/// found by the group's value.
+impl From<Cv> for PageDigest {
+    fn from(cv: Cv) -> Self {
+        Self(std::array::from_fn(|byte| cv.as_bytes()[byte]))
+    }
+}
 
 /// Random for every run, so that nobody can have stored two pages built to collide in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

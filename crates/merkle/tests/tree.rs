@@ -4,8 +4,9 @@
 use blake3::Hasher;
 use blake3::hazmat::{HasherExt, Mode, left_subtree_len, merge_subtrees_non_root};
 use lockstep_merkle::{
-    Cv, EXTENT_SIZE, ExtentIndex, GROUP_SIZE, Geometry, GroupIndex, Root, extent_cvs, fold,
-    group_cv, par_extent_cvs, zero_extent_cvs, zero_group_cv,
+    Cv, EXTENT_SIZE, ExtentIndex, GROUP_SIZE, Geometry, GroupIndex, PAGE_SIZE, PageIndex, Root,
+    extent_cvs, fold, fold_pages, group_cv, group_cv_of_pages, page_cvs, par_extent_cvs,
+    zero_extent_cvs, zero_group_cv, zero_page_cvs,
 };
 use proptest::prelude::{ProptestConfig, Strategy, any};
 use proptest::{prop_assert_eq, prop_oneof, proptest};
@@ -14,14 +15,18 @@ const KI: usize = 1024;
 const MI: usize = 1024 * KI;
 
 /// Every length at which the shape of the tree changes, with its neighbours.
-const BOUNDARIES: [usize; 18] = [
+const BOUNDARIES: [usize; 22] = [
     0,
     1,
     KI - 1,
     KI,
     KI + 1,
     4 * KI - 1,
+    4 * KI,
     4 * KI + 1,
+    8 * KI - 1,
+    8 * KI,
+    8 * KI + 1,
     64 * KI - 1,
     64 * KI,
     64 * KI + 1,
@@ -86,6 +91,41 @@ fn noise(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
+fn page_cvs_of(volume: &[u8]) -> Vec<Cv> {
+    let geometry = Geometry::new(volume.len() as u64);
+    let mut cvs = vec![Cv::from_bytes([0; 32]); volume.len().div_ceil(PAGE_SIZE)];
+    page_cvs(geometry, PageIndex(0), volume, &mut cvs);
+    cvs
+}
+
+/// Pages against the slow twin, their groups against [`group_cv`], their root against all bytes.
+fn assert_pages_agree(volume: &[u8]) {
+    let geometry = Geometry::new(volume.len() as u64);
+    let cvs = page_cvs_of(volume);
+    assert_eq!(cvs.len() as u64, geometry.page_count());
+    for (cv, (page, bytes)) in cvs.iter().zip((0..).zip(volume.chunks(PAGE_SIZE))) {
+        let mut alone = [Cv::from_bytes([0; 32])];
+        page_cvs(geometry, PageIndex(page), bytes, &mut alone);
+        assert_eq!(alone, [*cv], "page {page}");
+        let twin = match geometry.page_count() {
+            1 => *blake3::hash(bytes).as_bytes(),
+            _ => subtree_cv(bytes, page * PAGE_SIZE as u64),
+        };
+        assert_eq!(cv.as_bytes(), &twin, "page {page} of {}", volume.len());
+    }
+    for (group, bytes) in (0..).map(GroupIndex).zip(volume.chunks(GROUP_SIZE)) {
+        let pages = geometry.pages_of_group(group);
+        let folded = group_cv_of_pages(
+            geometry,
+            group,
+            &cvs[pages.start as usize..pages.end as usize],
+        );
+        assert_eq!(folded, group_cv(geometry, group, bytes), "group {group}");
+    }
+    let root = fold_pages(geometry, cvs).unwrap();
+    assert_eq!(root.as_bytes(), blake3::hash(volume).as_bytes());
+}
+
 fn assert_every_path_agrees(volume: &[u8]) {
     let geometry = Geometry::new(volume.len() as u64);
     let cvs = cvs_of(volume);
@@ -108,6 +148,7 @@ fn assert_every_path_agrees(volume: &[u8]) {
         let serial = extent_cvs(geometry, extent, bytes);
         assert_eq!(par_extent_cvs(geometry, extent, bytes), serial);
     }
+    assert_pages_agree(volume);
 }
 
 #[test]
@@ -129,6 +170,35 @@ fn every_count_of_groups_up_to_seventy_folds_to_the_hash_of_the_bytes() {
 }
 
 #[test]
+fn every_count_of_pages_of_up_to_three_groups_folds_to_the_hash_of_the_bytes() {
+    let volume = noise(48 * PAGE_SIZE + 1, 48);
+    for pages in 0..=48 {
+        for len in [
+            (pages * PAGE_SIZE).saturating_sub(1),
+            pages * PAGE_SIZE,
+            pages * PAGE_SIZE + 1,
+        ] {
+            assert_pages_agree(&volume[..len]);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "bytes of the pages from 0")]
+fn a_padded_last_page_is_refused() {
+    let mut cvs = [Cv::from_bytes([0; 32]); 2];
+    let geometry = Geometry::new(PAGE_SIZE as u64 + 1);
+    page_cvs(geometry, PageIndex(0), &[0; 2 * PAGE_SIZE], &mut cvs);
+}
+
+#[test]
+#[should_panic(expected = "pages of group 1")]
+fn a_group_is_not_folded_from_some_of_its_pages() {
+    let geometry = Geometry::new(GROUP_SIZE as u64 + 2 * PAGE_SIZE as u64);
+    group_cv_of_pages(geometry, GroupIndex(1), &[Cv::from_bytes([0; 32])]);
+}
+
+#[test]
 fn a_hole_hashes_like_the_zeros_that_it_stands_for() {
     let volume = vec![0; 2 * EXTENT_SIZE + GROUP_SIZE + 5];
     let geometry = Geometry::new(volume.len() as u64);
@@ -142,6 +212,9 @@ fn a_hole_hashes_like_the_zeros_that_it_stands_for() {
             .collect();
         assert_eq!(holes, cvs.to_vec());
     }
+    let mut pages = vec![Cv::from_bytes([0; 32]); geometry.page_count() as usize];
+    zero_page_cvs(geometry, PageIndex(0), &mut pages);
+    assert_eq!(pages, page_cvs_of(&volume));
 }
 
 #[test]
@@ -170,6 +243,21 @@ fn chaining_values_are_those_of_another_implementation() {
         assert_eq!(ours.as_bytes(), cv.as_bytes(), "group {group} of {size}");
     }
     assert_eq!(vectors.len(), 13);
+}
+
+#[test]
+fn values_of_pages_are_those_of_another_implementation() {
+    let vectors = vectors(include_str!("vectors/page-cvs.txt"));
+    for fields in &vectors {
+        let [size, page, cv] = fields.as_slice() else {
+            panic!("{fields:?} is not a size, a page and a chaining value");
+        };
+        let cvs = page_cvs_of(&pattern(size.parse().unwrap()));
+        let cv: Root = cv.parse().unwrap();
+        let ours = cvs[page.parse::<usize>().unwrap()];
+        assert_eq!(ours.as_bytes(), cv.as_bytes(), "page {page} of {size}");
+    }
+    assert_eq!(vectors.len(), 15);
 }
 
 fn vectors(text: &str) -> Vec<Vec<&str>> {

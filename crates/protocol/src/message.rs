@@ -4,7 +4,7 @@ use lockstep_merkle::{Cv, ExtentIndex, GroupIndex, GroupSet, PageDigest, PageSet
 
 use crate::failure::Failure;
 use crate::limits::MAX_TEXT;
-use crate::terms::{Evidence, Hold, Purpose, Scope, VerifyScope};
+use crate::terms::{DigestKind, Evidence, Hold, Purpose, Scope, VerifyScope};
 
 /// One line of text from or to a peer: at most [`MAX_TEXT`] bytes, without
 /// control characters, line separators and changes of direction. Longer text
@@ -114,7 +114,9 @@ pub struct Hello {
     pub allow_larger: bool,
     /// Permission bits for a file to be made (`0o777` at most).
     pub mode_bits: u16,
-    /// Seed of the page digests of this session.
+    /// What page digests are in this session.
+    pub digests: DigestKind,
+    /// Seed of seeded page digests.
     pub seed: u64,
     /// Wants that may be unanswered at once.
     pub window: u16,

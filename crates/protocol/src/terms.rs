@@ -23,6 +23,15 @@ pub enum Scope {
     Everything,
 }
 
+/// How the pages of a differing group are told apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DigestKind {
+    /// By a fast hash under the session's seed: either side hashes the pages of the group.
+    Seeded,
+    /// By their chaining values: the source knows those, and reads only pages that differ.
+    Chained,
+}
+
 /// Which bytes are re-read from the medium before a target is marked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum VerifyScope {

@@ -1,4 +1,4 @@
-//! What an earlier run knows of the source: the values of its groups, and which of them still hold.
+//! What an earlier run knows of the source: the values of its pages, and which of them still hold.
 //!
 //! ```text
 //!   base snapshot + its index ─┐
@@ -9,26 +9,32 @@
 //! ```
 //! Any doubt on the way means that everything is read; it is told, and is no failure.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lockstep_index::inherit::{Delta, Inheritance, SampleSeed, plan};
-use lockstep_index::{Facts, Index, IndexKey, IndexStore, Lineage, Side, cvs_of};
+use lockstep_index::{Facts, Index, IndexKey, IndexStore, Lineage, Side};
 use lockstep_ledger::VolumeKey;
-use lockstep_merkle::{GROUP_SIZE, Geometry, GroupIndex, group_cv};
+use lockstep_merkle::{
+    Cv, EXTENT_SIZE, Geometry, PAGES_PER_EXTENT, PAGES_PER_GROUP, PageIndex, page_cvs,
+};
 use lockstep_protocol::{Evidence, Purpose};
 use lockstep_snapshot::Snapshot;
 use lockstep_volume::{IoFailure, Volume};
-use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
+use rayon::prelude::{ParallelIterator, ParallelSlice};
 
 use super::feed::{Feed, Finish};
 use super::frozen::{Frozen, FrozenImage};
 use crate::clock::now;
 use crate::failures::sentence;
+use crate::pages::PageTable;
 use crate::request::{KeepBase, Request};
 
 /// Of what the base may come to pin, this part must be free for it to be kept: one in ten.
 const FREE_PART: u64 = 10;
+/// Runs of pages that are asked of the disk at once, for each thread that checks them.
+const RUNS_AT_ONCE: usize = 64;
 /// Folder of the state directory that names the volumes whose deltas are not believed any more.
 const DISTRUSTED: &str = "distrusted";
 
@@ -117,24 +123,21 @@ impl Base {
         pool: &rayon::ThreadPool,
         bytes_read: &AtomicU64,
     ) -> Result<bool, IoFailure> {
-        let groups: Vec<GroupIndex> = self
-            .inheritance
-            .reads()
-            .iter()
-            .flatten()
-            .map(GroupIndex)
-            .filter(|group| self.inheritance.must_match(*group))
-            .collect();
+        let checks: Vec<Range<u64>> = self.inheritance.checks().iter().flat_map(pieces).collect();
         let holds = AtomicBool::new(true);
         pool.install(|| {
-            groups.par_iter().try_for_each_init(
-                || vec![0; GROUP_SIZE],
-                |buffer, group| {
-                    let bytes = &mut buffer[..geometry.group_len(*group)];
-                    volume.read_at(geometry.group_range(*group).start, bytes)?;
-                    bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                    if group_cv(geometry, *group, bytes) != self.index.cv(*group) {
-                        holds.store(false, Ordering::Relaxed);
+            checks.par_chunks(RUNS_AT_ONCE).try_for_each_init(
+                || vec![0; EXTENT_SIZE],
+                |buffer, checks| {
+                    self.fetch(volume, geometry, checks);
+                    for pages in checks {
+                        let range = bytes_of(geometry, pages);
+                        let bytes = &mut buffer[..(range.end - range.start) as usize];
+                        volume.read_at(range.start, bytes)?;
+                        bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                        if !self.has(geometry, pages, bytes) {
+                            holds.store(false, Ordering::Relaxed);
+                        }
                     }
                     Ok(())
                 },
@@ -142,6 +145,39 @@ impl Base {
         })?;
         Ok(holds.load(Ordering::Relaxed))
     }
+
+    /// Has the disk bring what is read next, all at once, and a short changed run together with the
+    /// edges around it: it is read right after.
+    fn fetch(&self, volume: &dyn Volume, geometry: Geometry, checks: &[Range<u64>]) {
+        let [first, .., last] = checks else {
+            return;
+        };
+        for run in self.inheritance.reads().within(first.start..last.end) {
+            if run.end - run.start <= PAGES_PER_GROUP as u64 {
+                volume.will_need(bytes_of(geometry, &run));
+            }
+        }
+    }
+
+    /// Whether the pages are as they were.
+    fn has(&self, geometry: Geometry, pages: &Range<u64>, bytes: &[u8]) -> bool {
+        let mut cvs = [Cv::from_bytes([0; 32]); PAGES_PER_EXTENT];
+        let cvs = &mut cvs[..(pages.end - pages.start) as usize];
+        page_cvs(geometry, PageIndex(pages.start), bytes, cvs);
+        let mut pairs = pages.clone().map(PageIndex).zip(cvs);
+        pairs.all(|(page, cv)| self.index.cv(page) == *cv)
+    }
+}
+
+/// A run of pages in parts that a buffer of one extent holds.
+fn pieces(run: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let starts = run.clone().step_by(PAGES_PER_EXTENT);
+    starts.map(move |start| start..run.end.min(start + PAGES_PER_EXTENT as u64))
+}
+
+fn bytes_of(geometry: Geometry, pages: &Range<u64>) -> Range<u64> {
+    let last = PageIndex(pages.end.saturating_sub(1));
+    geometry.page_range(PageIndex(pages.start)).start..geometry.page_range(last).end
 }
 
 /// Stops believing deltas of this volume until somebody has looked; returns what was not possible.
@@ -186,24 +222,43 @@ fn distrusted(request: &Request, volume: &Path) -> Option<PathBuf> {
     Some(request.state_dir.join(DISTRUSTED).join(&name[..32]))
 }
 
+/// Where a run keeps the values of the pages, if it reads an image: they make the index, and save
+/// reading what a target has already. A run that has no room for them works without.
+pub(super) fn page_table(
+    request: &Request,
+    frozen: &Frozen,
+    geometry: Geometry,
+) -> Result<Option<PageTable>, String> {
+    if frozen.image().is_none() {
+        return Ok(None);
+    }
+    PageTable::new(geometry, &request.scratch)
+        .map(Some)
+        .map_err(|error| sentence(&error))
+}
+
+/// What a run knows of its image at its end.
+pub(super) struct Measured<'a> {
+    pub(super) feed: &'a Feed,
+    pub(super) pages: &'a Result<Option<PageTable>, String>,
+    pub(super) base: Option<&'a Base>,
+}
+
 /// Leaves the image as the base of the next run, in place of older ones, or releases it. What could
 /// not be done, in sentences.
 pub(super) fn settle(
     frozen: &Frozen,
     request: &Request,
-    feed: &Feed,
-    base: Option<&Base>,
+    known: &Measured<'_>,
     is_wanted: bool,
 ) -> Vec<String> {
     let Some(image) = frozen.image() else {
         return Vec::new();
     };
-    let finish = feed
-        .finished()
-        .filter(|finish| finish.evidence != Evidence::None);
+    let finish = (known.feed.finished()).filter(|finish| finish.evidence != Evidence::None);
     let kept = match finish {
         Some(finish) if is_wanted && keeps(request, image) => {
-            save(frozen, image, request, feed, finish, base)
+            save(frozen, image, request, finish, known)
         }
         _ => Ok(false),
     };
@@ -234,15 +289,17 @@ fn save(
     frozen: &Frozen,
     image: &FrozenImage,
     request: &Request,
-    feed: &Feed,
     finish: Finish,
-    base: Option<&Base>,
+    known: &Measured<'_>,
 ) -> Result<bool, String> {
+    let Some(pages) = known.pages.as_ref().map_err(Clone::clone)? else {
+        return Ok(false);
+    };
     let volume = volume_text(frozen.volume()).ok_or("its path cannot be written down")?;
     let store = IndexStore::at(&request.state_dir);
     let key = IndexKey::source(&volume, &image.snapshot.name.to_string());
     let older = of_source(&store, &volume);
-    let (lineage, last_full_scan_unix_ms) = match base {
+    let (lineage, last_full_scan_unix_ms) = match known.base {
         Some(base) => {
             let facts = base.index.facts();
             (facts.lineage.inherited(), facts.last_full_scan_unix_ms)
@@ -252,14 +309,14 @@ fn save(
     let facts = Facts {
         identity: frozen.identity().durable_text(),
         snapshot: serde_json::to_vec(&image.snapshot).map_err(|error| error.to_string())?,
-        geometry: feed.geometry(),
+        geometry: known.feed.geometry(),
         root: finish.root,
         lineage,
         last_full_scan_unix_ms,
         created_unix_ms: now(),
     };
     store
-        .save(&key, &facts, cvs_of(feed.tree()))
+        .save(&key, &facts, pages.cvs())
         .map_err(|error| sentence(&error))?;
     for (key, facts) in older {
         retire(image, &store, &key, &facts);

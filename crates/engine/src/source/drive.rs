@@ -16,18 +16,21 @@ use lockstep_transport::{Link, LinkError, LinkSender, Via};
 use lockstep_volume::{BufferPool, Volume};
 
 use super::feed::{Feed, Found};
-use super::ship::{Lacking, Packer, Reader, Shipment};
+use super::ship::{Digests, Lacking, Packer, Reader, Shipment};
 use super::target::{End, News, Target};
 use super::throttle::Throttle;
 use crate::failures::{link_broke, volume_failed};
 use crate::limits::{LAST_WORD_TIMEOUT, LINK_POLL, POLL, WELCOME_TIMEOUT};
 use crate::monitor::{Monitor, Notice, Phase};
+use crate::pages::PageTable;
 use crate::request::{Compression, Connect};
 
 /// What every target of a run shares.
 pub(crate) struct Common<'a> {
     pub(crate) volume: &'a dyn Volume,
     pub(crate) feed: &'a Feed,
+    /// The values of the pages, where the scan keeps them.
+    pub(crate) pages: Option<&'a PageTable>,
     pub(crate) terms: Terms,
     pub(crate) hello: &'a Hello,
     pub(crate) compression: Compression,
@@ -238,7 +241,10 @@ impl Lane<'_> {
         let reader = Reader {
             volume: common.volume,
             geometry: common.terms.geometry,
-            seed: PageSeed(common.hello.seed),
+            digests: match common.pages {
+                Some(table) => Digests::Kept(table),
+                None => Digests::Seeded(PageSeed(common.hello.seed)),
+            },
             bytes_read: &common.feed.bytes_read,
         };
         let Some(buffer) = self.buffer() else {

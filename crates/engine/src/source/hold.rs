@@ -12,6 +12,7 @@ use super::feed::{Feed, Finish};
 use super::frozen::Frozen;
 use crate::failures::{sentence, volume_failed};
 use crate::hash::fold_table;
+use crate::pages::PageTable;
 use crate::request::{Request, SnapshotChoice};
 use crate::scan::{Known, Scan, ScanFrom};
 
@@ -56,6 +57,7 @@ pub(super) fn scan(
     request: &Request,
     frozen: &Frozen,
     feed: &Feed,
+    pages: Option<&PageTable>,
     base: Option<&Base>,
     pool: &rayon::ThreadPool,
 ) -> Result<Option<Finish>, Failure> {
@@ -64,6 +66,7 @@ pub(super) fn scan(
         geometry: feed.geometry(),
         from: ScanFrom::Cache,
         bytes_read: &feed.bytes_read,
+        pages,
         known: base.map(|base| Known {
             index: &base.index,
             changed: base.inheritance.changed(),
@@ -123,6 +126,7 @@ fn reads_the_same(source: &Source, feed: &Feed, pool: &rayon::ThreadPool) -> Res
         geometry: feed.geometry(),
         from: ScanFrom::Cache,
         bytes_read: &again,
+        pages: None,
         known: None,
     };
     let stop = || feed.is_over() || !same.load(Ordering::Relaxed);

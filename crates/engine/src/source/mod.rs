@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use lockstep_merkle::{EXTENT_SIZE, Geometry};
 use lockstep_protocol::limits::{NEWEST_VERSION, OLDEST_VERSION};
-use lockstep_protocol::{Failure, FailureKind, Hello, Hold, Purpose, Scope, Terms, Text};
+use lockstep_protocol::{
+    DigestKind, Failure, FailureKind, Hello, Hold, Purpose, Scope, Terms, Text,
+};
 use lockstep_snapshot::Health;
 use lockstep_volume::{Identity, MappedCvs, Source, Volume};
 
@@ -41,6 +43,7 @@ use crate::limits::{
 };
 use crate::monitor::{Monitor, Notice, Phase, TargetProgress};
 use crate::outcome::Outcome;
+use crate::pages::PageTable;
 use crate::request::{Consent, Request};
 
 /// Runs a request to its end.
@@ -105,6 +108,8 @@ struct Run<'a> {
     name: [u8; 16],
     started: Instant,
     targets: Vec<Target>,
+    /// The values of the pages, or why they cannot be kept.
+    pages: Result<Option<PageTable>, String>,
     base: OnceLock<Box<Base>>,
 }
 
@@ -119,6 +124,7 @@ impl<'a> Run<'a> {
         started: Instant,
     ) -> Run<'a> {
         let targets = (0..request.targets.len()).map(Target::new).collect();
+        let pages = base::page_table(&request, frozen, feed.geometry());
         Run {
             request,
             frozen,
@@ -128,6 +134,7 @@ impl<'a> Run<'a> {
             name,
             started,
             targets,
+            pages,
             base: OnceLock::new(),
         }
     }
@@ -178,6 +185,7 @@ impl<'a> Run<'a> {
         Common {
             volume: &self.frozen.source,
             feed: self.feed,
+            pages: self.pages(),
             terms: self.terms(),
             hello,
             compression: self.request.compression,
@@ -187,6 +195,10 @@ impl<'a> Run<'a> {
             monitor: self.monitor,
             news,
         }
+    }
+
+    fn pages(&self) -> Option<&PageTable> {
+        self.pages.as_ref().ok().and_then(Option::as_ref)
     }
 
     fn threads(&self) -> usize {
@@ -226,6 +238,10 @@ impl<'a> Run<'a> {
             hold: terms.hold,
             allow_larger: self.request.allow_larger_target,
             mode_bits: u16::try_from(self.frozen.mode_bits() & 0o777).unwrap_or(0o600),
+            digests: match self.pages() {
+                Some(_) => DigestKind::Chained,
+                None => DigestKind::Seeded,
+            },
             seed: u64::from_le_bytes(seed),
             window: terms.window,
             identity: self.frozen.identity().to_bytes(),
@@ -244,7 +260,14 @@ impl<'a> Run<'a> {
             Ok(base) => base,
             Err(failure) => return self.abort(failure),
         };
-        match hold::scan(&self.request, self.frozen, self.feed, base, &pool) {
+        match hold::scan(
+            &self.request,
+            self.frozen,
+            self.feed,
+            self.pages(),
+            base,
+            &pool,
+        ) {
             Ok(Some(finish)) => {
                 self.monitor.notice(Notice::Hashed {
                     root: finish.root,
@@ -285,7 +308,12 @@ impl<'a> Run<'a> {
     /// Leaves the snapshot as the next run's base, or releases it.
     fn settle(&self, verified: bool) {
         let base = self.base.get().map(Box::as_ref);
-        let troubles = base::settle(self.frozen, &self.request, self.feed, base, verified);
+        let known = base::Measured {
+            feed: self.feed,
+            pages: &self.pages,
+            base,
+        };
+        let troubles = base::settle(self.frozen, &self.request, &known, verified);
         for trouble in troubles {
             self.warn(trouble);
         }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lockstep_merkle::{
-    EXTENT_SIZE, Geometry, GroupSet, PAGE_SIZE, PAGES_PER_GROUP, PageSeed, PageSet, is_zero,
+    EXTENT_SIZE, Geometry, PAGES_PER_GROUP, PageDigest, PageIndex, PageSeed, PageSet, is_zero,
     page_digest,
 };
 use lockstep_protocol::{DataHead, Encoding, Want};
 use lockstep_transport::{Bulk, Via};
 use lockstep_volume::{IoBuffer, IoFailure, Volume};
 
+use crate::pages::PageTable;
 use crate::request::Compression;
 
 /// The level while the link waits for the packing: hardly dearer than copying.
@@ -48,41 +49,101 @@ impl Lacking {
     }
 }
 
+/// What the target's page digests are compared with.
+#[derive(Clone, Copy)]
+pub(crate) enum Digests<'a> {
+    /// The pages' own, as they are read.
+    Seeded(PageSeed),
+    /// The values that the scan kept: what is equal by them is not read at all.
+    Kept(&'a PageTable),
+}
+
 /// Reads the source for one target.
 pub(crate) struct Reader<'a> {
     pub(crate) volume: &'a dyn Volume,
     pub(crate) geometry: Geometry,
-    pub(crate) seed: PageSeed,
+    pub(crate) digests: Digests<'a>,
     pub(crate) bytes_read: &'a AtomicU64,
 }
 
 impl Reader<'_> {
-    /// The wanted groups of the extent, in an extent's buffer, and which of
-    /// their pages the target lacks.
+    /// The pages of the extent that the target may lack, in an extent's buffer, and which of them it
+    /// does.
     pub(crate) fn lacking(
         &self,
         want: &Want,
         mut buffer: IoBuffer,
     ) -> Result<(IoBuffer, Lacking), IoFailure> {
         buffer.set_len(self.geometry.extent_len(want.extent));
-        let groups = want.whole.union(want.blank).union(want.paged);
-        for run in groups.runs() {
-            self.read_groups(want, run, &mut buffer)?;
+        let mut wanted = self.wanted(want);
+        wanted.retain(|(page, how)| !self.is_known_equal(want, *page, *how));
+        let mut reads = PageSet::EMPTY;
+        wanted.iter().for_each(|(page, _)| reads.insert(*page));
+        for run in reads.runs() {
+            self.read_pages(want, run, &mut buffer)?;
         }
-        let lacking = self.compare(want, &buffer);
+        let mut lacking = Lacking {
+            data: PageSet::default(),
+            zero: PageSet::default(),
+        };
+        for (page, how) in wanted {
+            let bytes = &buffer[self.geometry.page_range_in_extent(want.extent, page)];
+            match (self.is_equal(how, bytes), is_zero(bytes)) {
+                (true, _) => {}
+                (false, true) => lacking.zero.insert(page),
+                (false, false) => lacking.data.insert(page),
+            }
+        }
         Ok((buffer, lacking))
     }
 
-    fn read_groups(
+    /// The pages of the wanted groups in order, each with how it is compared.
+    fn wanted(&self, want: &Want) -> Vec<(usize, How)> {
+        let mut digests = want.digests.iter().copied();
+        let pages = 0..self.geometry.pages_in(want.extent);
+        let how = |page: usize| {
+            let group = page / PAGES_PER_GROUP;
+            if want.whole.contains(group) {
+                Some((page, How::Whole))
+            } else if want.blank.contains(group) {
+                Some((page, How::Blank))
+            } else if want.paged.contains(group) {
+                Some((page, digests.next().map_or(How::Whole, How::Paged)))
+            } else {
+                None
+            }
+        };
+        pages.filter_map(how).collect()
+    }
+
+    /// Whether the target has the page, by what is known without reading it.
+    fn is_known_equal(&self, want: &Want, page: usize, how: How) -> bool {
+        let (Digests::Kept(table), How::Paged(digest)) = (self.digests, how) else {
+            return false;
+        };
+        let first = self.geometry.pages_of_extent(want.extent).start;
+        digest == table.cv(PageIndex(first + page as u64)).into()
+    }
+
+    fn is_equal(&self, how: How, bytes: &[u8]) -> bool {
+        match (how, self.digests) {
+            (How::Blank, _) => is_zero(bytes),
+            (How::Paged(digest), Digests::Seeded(seed)) => digest == page_digest(seed, bytes),
+            // One that was equal would not have been read.
+            (How::Paged(_), Digests::Kept(_)) | (How::Whole, _) => false,
+        }
+    }
+
+    fn read_pages(
         &self,
         want: &Want,
-        groups: std::ops::Range<usize>,
+        pages: std::ops::Range<usize>,
         buffer: &mut [u8],
     ) -> Result<(), IoFailure> {
-        let start = groups.start * PAGES_PER_GROUP * PAGE_SIZE;
-        let end = (groups.end * PAGES_PER_GROUP * PAGE_SIZE).min(buffer.len());
-        let offset = self.geometry.extent_range(want.extent).start + start as u64;
-        let part = &mut buffer[start..end];
+        let page = |page| self.geometry.page_range_in_extent(want.extent, page);
+        let range = page(pages.start).start..page(pages.end - 1).end;
+        let offset = self.geometry.extent_range(want.extent).start + range.start as u64;
+        let part = &mut buffer[range];
         if self.volume.read_if_cached(offset, part)? {
             return Ok(());
         }
@@ -90,55 +151,17 @@ impl Reader<'_> {
             .fetch_add(part.len() as u64, Ordering::Relaxed);
         self.volume.read_at(offset, part)
     }
-
-    fn compare(&self, want: &Want, buffer: &[u8]) -> Lacking {
-        let mut lacking = Lacking {
-            data: PageSet::default(),
-            zero: PageSet::default(),
-        };
-        let mut digests = want.digests.iter();
-        for (group, how) in self.groups(want) {
-            let first = group * PAGES_PER_GROUP;
-            let pages = self.geometry.pages_in(want.extent);
-            for page in first..(first + PAGES_PER_GROUP).min(pages) {
-                let range = self.geometry.page_range_in_extent(want.extent, page);
-                let bytes = &buffer[range];
-                let same = match how {
-                    How::Whole => false,
-                    How::Blank => is_zero(bytes),
-                    How::Paged => digests.next() == Some(&page_digest(self.seed, bytes)),
-                };
-                match same {
-                    true => {}
-                    false if is_zero(bytes) => lacking.zero.insert(page),
-                    false => lacking.data.insert(page),
-                }
-            }
-        }
-        lacking
-    }
-
-    /// The wanted groups in order, each with how its pages are compared.
-    fn groups(&self, want: &Want) -> impl Iterator<Item = (usize, How)> {
-        let sets = [
-            (want.whole, How::Whole),
-            (want.blank, How::Blank),
-            (want.paged, How::Paged),
-        ];
-        (0..self.geometry.groups_in(want.extent)).filter_map(move |group| {
-            let of = |set: &GroupSet| set.contains(group);
-            sets.iter()
-                .find(|(set, _)| of(set))
-                .map(|(_, how)| (group, *how))
-        })
-    }
 }
 
+/// How a page is compared with what the target has.
 #[derive(Clone, Copy)]
 enum How {
+    /// Not at all: it is sent.
     Whole,
+    /// The target has zeros.
     Blank,
-    Paged,
+    /// By its digest.
+    Paged(PageDigest),
 }
 
 /// What a target is sent in all.

@@ -2,12 +2,19 @@
 
 use bytes::Bytes;
 use lockstep_merkle::{
-    GROUP_SIZE, GroupIndex, GroupSet, PAGE_SIZE, PageDigest, is_zero, page_digest,
+    Cv, GROUP_SIZE, GroupIndex, GroupSet, PAGE_SIZE, PAGES_PER_GROUP, PageDigest, PageIndex,
+    PageSeed, is_zero, page_cvs, page_digest,
 };
 use lockstep_protocol::{Failure, Plan, TargetFrame, Want, WantMode, WantOrder};
 
 use super::work::Work;
 use crate::failures::link_broke;
+
+/// What the pages of a group are told apart by.
+pub(super) enum Digests {
+    Seeded(PageSeed),
+    Chained,
+}
 
 /// Sends wants until the run is over.
 pub(super) fn want(work: &Work<'_>) {
@@ -52,8 +59,9 @@ fn differing(work: &Work<'_>, order: WantOrder, buffer: &mut [u8]) -> Result<Wan
             want.blank.insert(group);
             continue;
         }
-        let range = work.geometry.group_range(GroupIndex(first + group as u64));
-        let bytes = &mut buffer[..work.geometry.group_len(GroupIndex(first + group as u64))];
+        let index = GroupIndex(first + group as u64);
+        let range = work.geometry.group_range(index);
+        let bytes = &mut buffer[..work.geometry.group_len(index)];
         work.volume
             .read_at(range.start, bytes)
             .map_err(|error| work.disk_failed(&error))?;
@@ -61,14 +69,24 @@ fn differing(work: &Work<'_>, order: WantOrder, buffer: &mut [u8]) -> Result<Wan
             want.blank.insert(group);
         } else {
             want.paged.insert(group);
-            want.digests.extend(digests(work, bytes));
+            add_digests(work, index, bytes, &mut want.digests);
         }
     }
     Ok(want)
 }
 
-fn digests(work: &Work<'_>, group: &[u8]) -> impl Iterator<Item = PageDigest> {
-    group
-        .chunks(PAGE_SIZE)
-        .map(|page| page_digest(work.seed, page))
+fn add_digests(work: &Work<'_>, group: GroupIndex, bytes: &[u8], digests: &mut Vec<PageDigest>) {
+    match work.digests {
+        Digests::Seeded(seed) => {
+            let pages = bytes.chunks(PAGE_SIZE);
+            digests.extend(pages.map(|page| page_digest(seed, page)));
+        }
+        Digests::Chained => {
+            let pages = work.geometry.pages_of_group(group);
+            let mut cvs = [Cv::from_bytes([0; 32]); PAGES_PER_GROUP];
+            let cvs = &mut cvs[..bytes.len().div_ceil(PAGE_SIZE)];
+            page_cvs(work.geometry, PageIndex(pages.start), bytes, cvs);
+            digests.extend(cvs.iter().map(|cv| PageDigest::from(*cv)));
+        }
+    }
 }

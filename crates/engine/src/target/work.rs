@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lockstep_merkle::{CvTable, EXTENT_SIZE, Geometry, GroupIndex, PageSeed};
 use lockstep_protocol::{
-    Failure, FailureKind, FlushTicket, Hello, Plan, Purpose, Scope, Stats, TargetSession, Terms,
-    VerifyScope, VolumeState,
+    DigestKind, Failure, FailureKind, FlushTicket, Hello, Plan, Purpose, Scope, Stats,
+    TargetSession, Terms, VerifyScope, VolumeState,
 };
 use lockstep_transport::{Link, LinkSender};
 use lockstep_volume::{BufferPool, IoBuffer, IoFailure, IoFailureKind, MappedCvs};
@@ -14,6 +14,7 @@ use lockstep_volume::{BufferPool, IoBuffer, IoFailure, IoFailureKind, MappedCvs}
 use super::mark::Marks;
 use super::open::Opened;
 use super::place::Place;
+use super::want::Digests;
 use super::written::WaitingForProof;
 use super::{ServeOptions, state_frame};
 use crate::failures::{sentence, volume_failed};
@@ -24,7 +25,7 @@ use crate::scan::{Scan, ScanFrom};
 pub(super) struct Work<'a> {
     pub(super) volume: Box<dyn Place>,
     pub(super) geometry: Geometry,
-    pub(super) seed: PageSeed,
+    pub(super) digests: Digests,
     pub(super) plan: Plan,
     pub(super) standing: VolumeState,
     pub(super) expected: Arc<dyn CvTable>,
@@ -76,7 +77,10 @@ impl<'a> Work<'a> {
         Ok(Work {
             volume: opened.volume,
             geometry,
-            seed: PageSeed(hello.seed),
+            digests: match hello.digests {
+                DigestKind::Seeded => Digests::Seeded(PageSeed(hello.seed)),
+                DigestKind::Chained => Digests::Chained,
+            },
             plan,
             standing: opened.welcome.standing,
             expected,
@@ -205,6 +209,7 @@ impl<'a> Work<'a> {
             geometry: self.geometry,
             from: self.from,
             bytes_read: &read,
+            pages: None,
             known: None,
         };
         let scanned = scan.run(pool, &|| self.is_over(), &|extent, cvs| {

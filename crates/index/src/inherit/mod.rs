@@ -1,4 +1,4 @@
-//! Which groups of a volume are read again although a delta calls most of them unchanged.
+//! Which pages of a volume are read again although a delta calls most of them unchanged.
 //!
 //! Promise: whatever the delta names is read, and so is enough of the rest that a delta which hides
 //! changes is caught with the probability that [`chance_of_catching`] states. Pure: no I/O, no clock,
@@ -6,11 +6,11 @@
 //!
 //! ```text
 //!   delta      ░░░░░░▓▓░░░░░░░░▓░░░░░░░░░░░    ▓ bytes that changed, by the delta
-//!   changed          CC        C               every group that such bytes touch, or that the base
+//!   changed          CC        C               every page that such bytes touch, or that the base
 //!                                              has not: hashed, any value may come out
-//!   edges      E    E  E      E E         E    their neighbours, the first and the last group:
-//!   sample        S                 S          0.1 % of the rest, at least 64: hashed, and must
-//!                                              come out as in the base
+//!   edges      E    E  E      E E         E    their neighbours, the first and the last page:
+//!   sample        S                 S          0.1 % of the rest, at least 1024: hashed, and
+//!                                              must come out as in the base
 //!   inherited   iii i   iiiiii   iii iiiii     not read: the base's values
 //! ```
 //!
@@ -19,18 +19,23 @@
 //!
 //! # How likely a lie is caught
 //!
-//! Of `n` groups that are neither changed nor an edge, `s = max(64, ⌈n/1000⌉)` are sampled, each set of
-//! `s` with equal probability. If the delta hides `h` changed groups among them, one run catches it
+//! Of `n` pages that are neither changed nor an edge, `s = max(1024, ⌈n/1000⌉)` are sampled, each set
+//! of `s` with equal probability. If the delta hides `h` changed pages among them, one run catches it
 //! with probability `1 − C(n−h, s) / C(n, s)`:
 //!
 //! | volume | n | s | h = 1 | h = 10 | h = 100 | h = 1000 | h = 10,000 |
 //! | --- | --- | --- | --- | --- | --- | --- | --- |
-//! | 1 GiB | 16,384 | 64 | 0.39 % | 3.8 % | 32 % | 98.2 % | certain but for 10⁻²⁶ |
-//! | 64 GiB | 1,048,576 | 1,049 | 0.10 % | 1.0 % | 9.5 % | 63 % | 99.996 % |
-//! | 1 TiB | 16,777,216 | 16,778 | 0.10 % | 1.0 % | 9.5 % | 63 % | 99.995 % |
+//! | 1 GiB | 262,144 | 1,024 | 0.39 % | 3.8 % | 32 % | 98.0 % | certain but for 10⁻¹⁷ |
+//! | 64 GiB | 16,777,216 | 16,778 | 0.10 % | 1.0 % | 9.5 % | 63 % | 99.995 % |
+//! | 1 TiB | 268,435,456 | 268,436 | 0.10 % | 1.0 % | 9.5 % | 63 % | 99.995 % |
 //!
-//! So one hidden group is found by a full scan, and hardly ever by sampling: sampling is for a
-//! provider that is broken, not for one that is wrong once. A lie that goes on hiding the same groups
+//! The sample is drawn in pages and not in groups of 64 KiB: 1,024 pages cost what 64 groups do, and
+//! meet a change of a single page as often; a hidden extent of 1 MiB, which is 256 pages, is met by one
+//! run with 63 % in a volume of 1 GiB and with 23 % in a large one, where groups would do it with 6 %
+//! and 1.6 %.
+//!
+//! So one hidden page is found by a full scan, and hardly ever by sampling: sampling is for a
+//! provider that is broken, not for one that is wrong once. A lie that goes on hiding the same pages
 //! is caught after `r` runs with `1 − (1 − p)ʳ`.
 
 mod chance;
@@ -40,18 +45,18 @@ mod sample;
 use std::iter::once;
 use std::ops::Range;
 
-use lockstep_merkle::{GROUP_SIZE, Geometry, GroupIndex};
+use lockstep_merkle::{Geometry, PAGE_SIZE, PageIndex};
 
 pub use chance::chance_of_catching;
-pub use runs::GroupRuns;
+pub use runs::PageRuns;
 pub use sample::SampleSeed;
 
-/// One unchanged group of so many is sampled.
+/// One unchanged page of so many is sampled.
 pub const SAMPLE_ONE_IN: u64 = 1000;
-/// Unchanged groups that are sampled at least, if there are so many.
-pub const MIN_SAMPLE: u64 = 64;
+/// Unchanged pages that are sampled at least, if there are so many: 4 MiB.
+pub const MIN_SAMPLE: u64 = 1024;
 
-const GROUP_BYTES: u64 = GROUP_SIZE as u64;
+const PAGE_BYTES: u64 = PAGE_SIZE as u64;
 
 /// What a provider says of the difference between two snapshots.
 #[derive(Clone, Copy, Debug)]
@@ -89,10 +94,11 @@ pub enum BadDelta {
 /// What of a volume is read again and what is inherited.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Inheritance {
-    group_count: u64,
-    changed: GroupRuns,
-    reads: GroupRuns,
-    sample: Vec<GroupIndex>,
+    page_count: u64,
+    changed: PageRuns,
+    reads: PageRuns,
+    checks: PageRuns,
+    sample: Vec<PageIndex>,
     unchanged: u64,
 }
 
@@ -102,16 +108,18 @@ pub struct Inheritance {
 /// [`BadDelta`] if the ranges are not a delta.
 pub fn plan(delta: Delta<'_>, seed: SampleSeed) -> Result<Inheritance, BadDelta> {
     check(delta.changed)?;
-    let group_count = delta.now.group_count();
-    let changed = changed_groups(delta);
-    let with_edges = with_edges(&changed, group_count);
-    let unchanged = group_count - with_edges.count();
+    let page_count = delta.now.page_count();
+    let changed = changed_pages(delta);
+    let with_edges = with_edges(&changed, page_count);
+    let unchanged = page_count - with_edges.count();
     let ranks = sample::ranks(seed, unchanged, sample_size(unchanged));
-    let sample = runs::nth_of_each(with_edges.gaps(group_count), &ranks);
-    let sampled = sample.iter().map(|group| group.0..group.0 + 1);
+    let sample = runs::nth_of_each(with_edges.gaps(page_count), &ranks);
+    let sampled = sample.iter().map(|page| page.0..page.0 + 1);
+    let reads = with_edges.union(&sampled.collect());
     Ok(Inheritance {
-        group_count,
-        reads: with_edges.union(&sampled.collect()),
+        page_count,
+        checks: reads.minus(&changed),
+        reads,
         changed,
         sample,
         unchanged,
@@ -119,45 +127,45 @@ pub fn plan(delta: Delta<'_>, seed: SampleSeed) -> Result<Inheritance, BadDelta>
 }
 
 impl Inheritance {
-    /// Groups that have to be read and hashed: changed ones, edges and sample.
-    pub fn reads(&self) -> &GroupRuns {
+    /// Pages that have to be read and hashed: changed ones, edges and sample.
+    pub fn reads(&self) -> &PageRuns {
         &self.reads
     }
 
-    /// Groups that the delta calls changed, or that the base does not have as they are now.
-    pub fn changed(&self) -> &GroupRuns {
+    /// Pages that the delta calls changed, or that the base does not have as they are now.
+    pub fn changed(&self) -> &PageRuns {
         &self.changed
     }
 
-    /// Runs of groups that are not read: their values are the base's.
+    /// Runs of pages that are not read: their values are the base's.
     pub fn inherited(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.reads.gaps(self.group_count)
+        self.reads.gaps(self.page_count)
     }
 
-    /// Whether a group is read only to check the delta: if its value is not the base's, the delta
-    /// lied, and no value may be inherited.
-    pub fn must_match(&self, group: GroupIndex) -> bool {
-        self.reads.contains(group) && !self.changed.contains(group)
+    /// Pages that are read only to check the delta, edges and sample: if the value of one is not the
+    /// base's, the delta lied, and no value may be inherited.
+    pub fn checks(&self) -> &PageRuns {
+        &self.checks
     }
 
     /// The sample, ascending.
-    pub fn sample(&self) -> &[GroupIndex] {
+    pub fn sample(&self) -> &[PageIndex] {
         &self.sample
     }
 
-    /// Groups that the sample was drawn from.
+    /// Pages that the sample was drawn from.
     pub fn unchanged(&self) -> u64 {
         self.unchanged
     }
 
-    /// Probability that this sample's size catches a delta that hides `hidden` changed groups among
+    /// Probability that this sample's size catches a delta that hides `hidden` changed pages among
     /// those that the sample was drawn from.
     pub fn chance_of_catching(&self, hidden: u64) -> f64 {
         chance_of_catching(self.unchanged, hidden, self.sample.len() as u64)
     }
 }
 
-/// Groups that are sampled of so many unchanged ones.
+/// Pages that are sampled of so many unchanged ones.
 pub fn sample_size(unchanged: u64) -> u64 {
     let share = unchanged.div_ceil(SAMPLE_ONE_IN);
     share.max(MIN_SAMPLE).min(unchanged)
@@ -179,40 +187,40 @@ fn check(ranges: &[Range<u64>]) -> Result<(), BadDelta> {
     Ok(())
 }
 
-fn changed_groups(delta: Delta<'_>) -> GroupRuns {
+fn changed_pages(delta: Delta<'_>) -> PageRuns {
     let size = delta.now.size();
     let inside = delta
         .changed
         .iter()
         .map(|range| range.start..range.end.min(size))
         .filter(|range| range.start < range.end);
-    let touched = inside.map(|range| range.start / GROUP_BYTES..range.end.div_ceil(GROUP_BYTES));
-    let touched: GroupRuns = touched.collect();
-    touched.union(&once(groups_without_base(delta.base, delta.now)).collect())
+    let touched = inside.map(|range| range.start / PAGE_BYTES..range.end.div_ceil(PAGE_BYTES));
+    let touched: PageRuns = touched.collect();
+    touched.union(&once(pages_without_base(delta.base, delta.now)).collect())
 }
 
-/// Groups whose value in the base, if there is one, is that of another stretch of bytes: those from
-/// the end of the shorter volume on, and all of them if one volume fits into a single group, whose
+/// Pages whose value in the base, if there is one, is that of another stretch of bytes: those from
+/// the end of the shorter volume on, and all of them if one volume fits into a single page, whose
 /// value is a root.
-fn groups_without_base(base: Geometry, now: Geometry) -> Range<u64> {
-    let end = now.group_count();
+fn pages_without_base(base: Geometry, now: Geometry) -> Range<u64> {
+    let end = now.page_count();
     if base.size() == now.size() {
         return end..end;
     }
-    if base.group_count() <= 1 || end <= 1 {
+    if base.page_count() <= 1 || end <= 1 {
         return 0..end;
     }
-    base.size().min(now.size()) / GROUP_BYTES..end
+    base.size().min(now.size()) / PAGE_BYTES..end
 }
 
-/// The runs, each with the group before and after it, and the first and the last group.
-fn with_edges(changed: &GroupRuns, group_count: u64) -> GroupRuns {
+/// The runs, each with the page before and after it, and the first and the last page.
+fn with_edges(changed: &PageRuns, page_count: u64) -> PageRuns {
     let widened = changed
         .iter()
-        .map(|run| run.start.saturating_sub(1)..(run.end + 1).min(group_count));
-    let widened: GroupRuns = widened.collect();
-    let first = 0..group_count.min(1);
-    let last = group_count.saturating_sub(1)..group_count;
+        .map(|run| run.start.saturating_sub(1)..(run.end + 1).min(page_count));
+    let widened: PageRuns = widened.collect();
+    let first = 0..page_count.min(1);
+    let last = page_count.saturating_sub(1)..page_count;
     widened.union(&[first, last].into_iter().collect())
 }
 

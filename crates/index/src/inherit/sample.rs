@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use blake3::OutputReader;
 
 /// Sets this use of BLAKE3 apart from every other.
-const CONTEXT: &str = "lockstep 2026 sample of unchanged groups";
+const CONTEXT: &str = "lockstep 2026 sample of unchanged pages";
 
 /// What a sample is drawn from. A new one from the system's random numbers for each run: a provider
 /// that could guess it could hide its lies.

@@ -8,7 +8,7 @@ use lockstep_index::{IndexKey, Unusable};
 use crate::scene::{IDENTITY, Scene, cvs, facts};
 
 const HEADER: usize = 4096;
-const GROUPS: u64 = 300;
+const PAGES: u64 = 300;
 
 struct Victim {
     scene: Scene,
@@ -18,9 +18,9 @@ struct Victim {
 impl Victim {
     fn new() -> Self {
         let scene = Scene::new();
-        scene.save(GROUPS, 1);
+        scene.save(PAGES, 1);
         let whole = fs::read(scene.file()).unwrap();
-        assert_eq!(whole.len(), HEADER + 32 * GROUPS as usize);
+        assert_eq!(whole.len(), HEADER + 32 * PAGES as usize);
         Self { scene, whole }
     }
 
@@ -98,7 +98,7 @@ fn no_zeroed_block_is_believed() {
 #[test]
 fn a_header_over_the_values_of_another_index_is_not_believed() {
     let victim = Victim::new();
-    victim.scene.save(GROUPS, 2);
+    victim.scene.save(PAGES, 2);
     let mut mixed = fs::read(victim.path()).unwrap();
     mixed[..HEADER].copy_from_slice(&victim.whole[..HEADER]);
     let doubt = victim.doubt(&mixed);
@@ -153,7 +153,7 @@ fn a_link_a_folder_and_a_pipe_are_no_indexes_and_nobody_waits_for_them() {
     );
     pipe.unwrap();
     assert!(matches!(victim.scene.load(), Err(Unusable::NotAFile)));
-    victim.scene.save(GROUPS, 2);
+    victim.scene.save(PAGES, 2);
     victim.scene.load().unwrap();
     victim.scene.store.remove(&victim.scene.key).unwrap();
     fs::create_dir(&path).unwrap();
@@ -174,10 +174,10 @@ fn damage_is_gone_with_the_next_index_and_a_newer_format_stays() {
     let source = |name| IndexKey::source("pgdata", name);
     let scene = &victim.scene;
     for (version, name) in [(2, "newer"), (3, "damaged")] {
-        let cvs = cvs(GROUPS, version);
+        let cvs = cvs(PAGES, version);
         scene
             .store
-            .save(&source(name), &facts(GROUPS, version), cvs)
+            .save(&source(name), &facts(PAGES, version), cvs)
             .unwrap();
         let is_it = |listed: &lockstep_index::Listed| matches!(&listed.header, Ok((key, _)) if *key == source(name));
         let path = scene
@@ -203,7 +203,7 @@ fn damage_is_gone_with_the_next_index_and_a_newer_format_stays() {
             .count(),
         2
     );
-    scene.save(GROUPS, 4);
+    scene.save(PAGES, 4);
     assert!(matches!(doubt("damaged"), Unusable::Missing));
     assert!(matches!(doubt("newer"), Unusable::Version(3)));
 }
@@ -215,7 +215,7 @@ fn nothing_is_allocated_by_what_a_file_says() {
     let mut huge = victim.whole.clone();
     let size = lockstep_merkle::MAX_VOLUME_SIZE;
     huge[16..24].copy_from_slice(&size.to_le_bytes());
-    huge[24..32].copy_from_slice(&(size / 65536).to_le_bytes());
+    huge[24..32].copy_from_slice(&(size / 4096).to_le_bytes());
     let header = *blake3::hash(&huge[..HEADER - 32]).as_bytes();
     huge[HEADER - 32..HEADER].copy_from_slice(&header);
     let doubt = victim.doubt(&huge);

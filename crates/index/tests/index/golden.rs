@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use lockstep_index::{Facts, IndexKey, IndexStore, Lineage};
-use lockstep_merkle::{Cv, GROUP_SIZE, Geometry, GroupIndex, fold, group_cv};
+use lockstep_merkle::{Cv, Geometry, PAGE_SIZE, PageIndex, fold_pages, page_cvs};
 
 use crate::scene::Scene;
 
@@ -16,23 +16,25 @@ fn vectors() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(FORMAT_1)
 }
 
-/// Three groups and a short one, each filled with its number.
+/// Three pages and a short one, each filled with its number.
 fn values() -> (Geometry, Vec<Cv>) {
-    let geometry = Geometry::new(3 * GROUP_SIZE as u64 + 7);
-    let cv = |group: u64| {
-        let bytes = vec![group as u8; geometry.group_len(GroupIndex(group))];
-        group_cv(geometry, GroupIndex(group), &bytes)
-    };
-    (geometry, (0..4).map(cv).collect())
+    let geometry = Geometry::new(3 * PAGE_SIZE as u64 + 7);
+    let mut bytes = vec![0; geometry.size() as usize];
+    for (page, bytes) in (0..).zip(bytes.chunks_mut(PAGE_SIZE)) {
+        bytes.fill(page);
+    }
+    let mut cvs = vec![Cv::from_bytes([0; 32]); 4];
+    page_cvs(geometry, PageIndex(0), &bytes, &mut cvs);
+    (geometry, cvs)
 }
 
 fn both() -> [(IndexKey, Facts); 2] {
     let (geometry, cvs) = values();
     let source = Facts {
-        identity: "file inode 12 born 1700000000000000000 size 196615".to_owned(),
+        identity: "file inode 12 born 1700000000000000000 size 12295".to_owned(),
         snapshot: br#"{"provider":"reflink","name":"lockstep-pgdata-1"}"#.to_vec(),
         geometry,
-        root: fold(geometry, cvs).unwrap(),
+        root: fold_pages(geometry, cvs).unwrap(),
         lineage: Lineage::Delta {
             runs: NonZeroU32::new(7).unwrap(),
         },
@@ -40,7 +42,7 @@ fn both() -> [(IndexKey, Facts); 2] {
         created_unix_ms: 1_700_000_002_100,
     };
     let target = Facts {
-        identity: "device partuuid 1234 size 196615".to_owned(),
+        identity: "device partuuid 1234 size 12295".to_owned(),
         snapshot: Vec::new(),
         lineage: Lineage::FullScan,
         ..source.clone()
@@ -108,7 +110,7 @@ fn the_byte_map_is_true() {
     );
     assert_eq!(
         (number(16, 8), number(24, 8), number(32, 4)),
-        (196_615, 4, 65_536)
+        (12_295, 4, 4_096)
     );
     assert_eq!(number(36, 4), 7);
     assert_eq!(

@@ -9,7 +9,7 @@ use lockstep_index::{IndexKey, IndexStore};
 use crate::scene::{Scene, cvs, facts};
 
 const ROUNDS: u64 = 40;
-const GROUPS: u64 = 40_000;
+const PAGES: u64 = 40_000;
 const CHILD: &str = "LOCKSTEP_INDEX_KILL_TEST_CHILD";
 
 /// The child's life. Does nothing when it runs as an ordinary test.
@@ -20,18 +20,18 @@ fn child_writes_until_it_is_killed() {
     };
     let store = IndexStore::at(&dir);
     let key = IndexKey::target("pgdata");
-    let both = [facts(GROUPS, 1), facts(GROUPS, 2)];
+    let both = [facts(PAGES, 1), facts(PAGES, 2)];
     std::fs::write(dir.join("begun"), b"").unwrap();
     for version in [1, 2].into_iter().cycle() {
         let facts = &both[version as usize - 1];
-        store.save(&key, facts, cvs(GROUPS, version)).unwrap();
+        store.save(&key, facts, cvs(PAGES, version)).unwrap();
     }
 }
 
 #[test]
 fn a_killed_writer_leaves_the_old_index_or_the_new_one() {
     let scene = Scene::new();
-    scene.save(GROUPS, 1);
+    scene.save(PAGES, 1);
     let begun = scene.dir.join("begun");
     let mut seen = [0_u32; 2];
     let mut drafts = 0;
@@ -60,13 +60,13 @@ fn a_killed_writer_leaves_the_old_index_or_the_new_one() {
         drafts += scene.count(".new");
         let index = scene.load().unwrap();
         let version = if index.facts().snapshot == b"1" { 1 } else { 2 };
-        assert!(index.cvs().eq(cvs(GROUPS, version)));
+        assert!(index.cvs().eq(cvs(PAGES, version)));
         seen[version as usize - 1] += 1;
     }
     assert!(
         seen[0] > 0 && seen[1] > 0 && drafts > 0,
         "{seen:?}, {drafts} drafts"
     );
-    scene.save(GROUPS, 1);
+    scene.save(PAGES, 1);
     assert_eq!((scene.count(".new"), scene.count(".index")), (0, 1));
 }

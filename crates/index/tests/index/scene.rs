@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use lockstep_index::{Facts, Index, IndexKey, IndexStore, Lineage, Unusable};
-use lockstep_merkle::{Cv, GROUP_SIZE, Geometry, fold};
+use lockstep_merkle::{Cv, Geometry, PAGE_SIZE, fold_pages};
 
 pub(crate) const IDENTITY: &str = "file inode 12 born 1700000000000000000 size 4096";
 
@@ -27,9 +27,9 @@ impl Scene {
         }
     }
 
-    pub(crate) fn save(&self, groups: u64, version: u64) {
-        let cvs = cvs(groups, version);
-        let saved = self.store.save(&self.key, &facts(groups, version), cvs);
+    pub(crate) fn save(&self, pages: u64, version: u64) {
+        let cvs = cvs(pages, version);
+        let saved = self.store.save(&self.key, &facts(pages, version), cvs);
         saved.unwrap();
     }
 
@@ -54,26 +54,26 @@ impl Scene {
     }
 }
 
-/// Values that differ by group and version; how they came about is of no account here.
-pub(crate) fn cvs(groups: u64, version: u64) -> impl Iterator<Item = Cv> {
-    (0..groups).map(move |group| {
+/// Values that differ by page and version; how they came about is of no account here.
+pub(crate) fn cvs(pages: u64, version: u64) -> impl Iterator<Item = Cv> {
+    (0..pages).map(move |page| {
         let mut bytes = [0xa5; 32];
-        bytes[..8].copy_from_slice(&group.to_le_bytes());
+        bytes[..8].copy_from_slice(&page.to_le_bytes());
         bytes[8..16].copy_from_slice(&version.to_le_bytes());
         Cv::from_bytes(bytes)
     })
 }
 
-pub(crate) fn geometry(groups: u64) -> Geometry {
-    Geometry::new((groups * GROUP_SIZE as u64).saturating_sub(1))
+pub(crate) fn geometry(pages: u64) -> Geometry {
+    Geometry::new((pages * PAGE_SIZE as u64).saturating_sub(1))
 }
 
-pub(crate) fn facts(groups: u64, version: u64) -> Facts {
+pub(crate) fn facts(pages: u64, version: u64) -> Facts {
     Facts {
         identity: IDENTITY.to_owned(),
         snapshot: version.to_string().into_bytes(),
-        geometry: geometry(groups),
-        root: fold(geometry(groups), cvs(groups, version)).unwrap(),
+        geometry: geometry(pages),
+        root: fold_pages(geometry(pages), cvs(pages, version)).unwrap(),
         lineage: Lineage::Delta {
             runs: NonZeroU32::new(3).unwrap(),
         },

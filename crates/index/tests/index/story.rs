@@ -1,38 +1,26 @@
 //! What a run does with indexes, from the first to the last.
 
-use lockstep_index::{IndexError, IndexKey, IndexStore, Unusable, cvs_of};
-use lockstep_merkle::{CvTable, GroupIndex, MAX_VOLUME_SIZE, MemoryCvs, Root};
+use lockstep_index::{IndexError, IndexKey, IndexStore, Unusable};
+use lockstep_merkle::{MAX_VOLUME_SIZE, PageIndex, Root};
 
 use crate::scene::{IDENTITY, Scene, cvs, facts, geometry};
 
 #[test]
-fn what_was_saved_is_loaded_for_every_number_of_groups() {
+fn what_was_saved_is_loaded_for_every_number_of_pages() {
     let scene = Scene::new();
-    for groups in [0, 1, 2, 3, 127, 128, 129, 32_767, 32_768, 32_769, 70_001] {
-        scene.save(groups, groups);
+    for pages in [0, 1, 2, 3, 127, 128, 129, 32_767, 32_768, 32_769, 70_001] {
+        scene.save(pages, pages);
         let index = scene.load().unwrap();
         assert_eq!(index.key(), &scene.key);
-        assert_eq!(index.facts(), &facts(groups, groups));
-        assert_eq!(index.group_count(), groups);
-        assert_eq!(index.geometry(), geometry(groups));
-        assert!(index.cvs().eq(cvs(groups, groups)));
-        if let Some(last) = groups.checked_sub(1) {
-            let cv = index.cv(GroupIndex(last));
-            assert_eq!(Some(cv), cvs(groups, groups).last());
+        assert_eq!(index.facts(), &facts(pages, pages));
+        assert_eq!(index.page_count(), pages);
+        assert_eq!(index.geometry(), geometry(pages));
+        assert!(index.cvs().eq(cvs(pages, pages)));
+        if let Some(last) = pages.checked_sub(1) {
+            let cv = index.cv(PageIndex(last));
+            assert_eq!(Some(cv), cvs(pages, pages).last());
         }
     }
-}
-
-#[test]
-fn a_table_is_saved_as_it_stands() {
-    let scene = Scene::new();
-    let table = MemoryCvs::new(40);
-    for (group, cv) in (0..).zip(cvs(40, 9)) {
-        table.set(GroupIndex(group), cv);
-    }
-    let saved = scene.store.save(&scene.key, &facts(40, 9), cvs_of(&table));
-    saved.unwrap();
-    assert!(scene.load().unwrap().cvs().eq(cvs_of(&table)));
 }
 
 #[test]
@@ -102,10 +90,10 @@ fn who_has_an_index_open_keeps_it_while_others_come_and_go() {
 fn what_would_not_load_again_is_not_written() {
     let scene = Scene::new();
     scene.save(40, 1);
-    let save = |facts, groups| scene.store.save(&scene.key, &facts, cvs(groups, 2));
-    for groups in [0, 39, 41, u64::MAX] {
-        let refused = save(facts(40, 2), groups).unwrap_err();
-        assert!(matches!(refused, IndexError::Groups(_)), "{refused}");
+    let save = |facts, pages| scene.store.save(&scene.key, &facts, cvs(pages, 2));
+    for pages in [0, 39, 41, u64::MAX] {
+        let refused = save(facts(40, 2), pages).unwrap_err();
+        assert!(matches!(refused, IndexError::Pages(_)), "{refused}");
     }
     let mut wrong = facts(40, 2);
     wrong.root = Root::from_bytes([0; 32]);
@@ -176,14 +164,14 @@ fn peak_kib() -> u64 {
 }
 
 #[test]
-#[ignore = "writes the 512 MiB index of a volume of 1 TiB; to be run alone"]
-fn a_terabyte_takes_no_memory_to_save_and_to_load() {
-    const GROUPS: u64 = 1 << 24;
+#[ignore = "writes the 512 MiB index of a volume of 64 GiB; to be run alone"]
+fn sixty_four_gigabytes_take_no_memory_to_save_and_to_load() {
+    const PAGES: u64 = 1 << 24;
     let scene = Scene::new();
-    let facts = facts(GROUPS, 1);
+    let facts = facts(PAGES, 1);
     let before = peak_kib();
     let start = std::time::Instant::now();
-    let saved = scene.store.save(&scene.key, &facts, cvs(GROUPS, 1));
+    let saved = scene.store.save(&scene.key, &facts, cvs(PAGES, 1));
     saved.unwrap();
     let written = start.elapsed();
     let index = scene.load().unwrap();
@@ -191,5 +179,5 @@ fn a_terabyte_takes_no_memory_to_save_and_to_load() {
     let grown = peak_kib() - before;
     println!("saved in {written:?}, loaded in {loaded:?}, {grown} KiB more");
     assert!(grown < 16 << 10, "{grown} KiB");
-    assert!(index.cvs().eq(cvs(GROUPS, 1)));
+    assert!(index.cvs().eq(cvs(PAGES, 1)));
 }

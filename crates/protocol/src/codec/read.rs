@@ -9,7 +9,7 @@ use super::Malformed;
 use crate::failure::{Failure, FailureKind};
 use crate::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY, MAX_TEXT, MAX_WANTS_PER_EXTENT, MAX_WINDOW};
 use crate::message::{Hello, Plan, SourceFrame, Stats, Text, VolumeState, Want, Welcome};
-use crate::terms::{Evidence, Hold, Purpose, Scope, VerifyScope};
+use crate::terms::{DigestKind, Evidence, Hold, Purpose, Scope, VerifyScope};
 
 /// Extents of the largest volume.
 const MAX_EXTENTS: u64 = MAX_VOLUME_SIZE / EXTENT_SIZE as u64;
@@ -157,6 +157,7 @@ impl Reader<'_> {
             hold,
             allow_larger,
             mode_bits,
+            digests: self.either("digests", DigestKind::Seeded, DigestKind::Chained)?,
             seed: self.u64("seed")?,
             window: self.window()?,
             identity: self.identity()?,

@@ -5,7 +5,7 @@ use lockstep_merkle::{Cv, GroupIndex, PAGES_PER_EXTENT};
 use crate::failure::Failure;
 use crate::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY};
 use crate::message::{Hello, Plan, Stats, Text, VolumeState, Want, Welcome};
-use crate::terms::{Evidence, Hold, Purpose, Scope, VerifyScope};
+use crate::terms::{DigestKind, Evidence, Hold, Purpose, Scope, VerifyScope};
 
 /// The frame being written.
 pub(super) struct Writer(pub(super) Vec<u8>);
@@ -87,7 +87,9 @@ impl Writer {
             .flag(hello.verify == VerifyScope::Full)
             .flag(hello.hold == Hold::UntilProceed)
             .flag(hello.allow_larger);
-        self.u16(hello.mode_bits).u64(hello.seed).u16(hello.window);
+        self.u16(hello.mode_bits)
+            .flag(hello.digests == DigestKind::Chained);
+        self.u64(hello.seed).u16(hello.window);
         self.identity(&hello.identity)
             .text(hello.source.as_str())
             .text(hello.who.as_str());

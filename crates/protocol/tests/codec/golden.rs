@@ -5,8 +5,8 @@
 
 use lockstep_merkle::{Cv, ExtentIndex, GroupIndex, GroupSet, PageDigest, PageSet, Root};
 use lockstep_protocol::{
-    DataHead, Encoding, Evidence, Failure, FailureKind, Hello, Hold, Plan, Purpose, Scope,
-    SourceFrame, Stats, TargetFrame, Text, VerifyScope, VolumeState, Want, Welcome,
+    DataHead, DigestKind, Encoding, Evidence, Failure, FailureKind, Hello, Hold, Plan, Purpose,
+    Scope, SourceFrame, Stats, TargetFrame, Text, VerifyScope, VolumeState, Want, Welcome,
 };
 
 const VERSION_1: &str = include_str!("../vectors/frames-v1.txt");
@@ -24,6 +24,7 @@ pub(super) fn sample_source_frames() -> Vec<SourceFrame> {
             hold: Hold::None,
             allow_larger: true,
             mode_bits: 0o640,
+            digests: DigestKind::Chained,
             seed: 0x1112_1314_1516_1718,
             window: 32,
             identity: vec![0xaa, 0xbb],

@@ -5,8 +5,8 @@ use lockstep_merkle::{
 };
 use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY, MAX_WINDOW};
 use lockstep_protocol::{
-    DataHead, Encoding, Evidence, Failure, FailureKind, Hello, Hold, Plan, Purpose, Scope,
-    SourceFrame, Stats, TargetFrame, Text, VerifyScope, VolumeState, Want, Welcome,
+    DataHead, DigestKind, Encoding, Evidence, Failure, FailureKind, Hello, Hold, Plan, Purpose,
+    Scope, SourceFrame, Stats, TargetFrame, Text, VerifyScope, VolumeState, Want, Welcome,
 };
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any};
@@ -98,12 +98,12 @@ fn hello() -> impl Strategy<Value = Hello> {
         any::<[u8; 16]>(),
         0..=MAX_VOLUME_SIZE,
         0_u16..=0o777,
-        any::<u64>(),
+        (any::<u64>(), any::<bool>()),
         1..=MAX_WINDOW,
     );
     (numbers, flags(), identity(), text(), text()).prop_map(
         |(numbers, flags, identity, source, who)| {
-            let (versions, run, size, mode_bits, seed, window) = numbers;
+            let (versions, run, size, mode_bits, (seed, is_chained), window) = numbers;
             let (purpose, scope, verify, hold, allow_larger) = flags;
             Hello {
                 oldest: versions[0].min(versions[1]),
@@ -116,6 +116,10 @@ fn hello() -> impl Strategy<Value = Hello> {
                 hold,
                 allow_larger,
                 mode_bits,
+                digests: match is_chained {
+                    true => DigestKind::Chained,
+                    false => DigestKind::Seeded,
+                },
                 seed,
                 window,
                 identity,

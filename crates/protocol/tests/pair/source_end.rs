@@ -5,8 +5,8 @@ use lockstep_merkle::{
     Root, extent_cvs, fold, is_zero, page_digest,
 };
 use lockstep_protocol::{
-    DataHead, Encoding, Evidence, Hello, Served, SourceFrame, SourceSession, TargetFrame, Terms,
-    Text, Violation, Want,
+    DataHead, DigestKind, Encoding, Evidence, Hello, Served, SourceFrame, SourceSession,
+    TargetFrame, Terms, Text, Violation, Want,
 };
 
 use crate::random::Random;
@@ -81,6 +81,7 @@ impl SourceEnd {
             hold: self.terms.hold,
             allow_larger: false,
             mode_bits: 0o600,
+            digests: DigestKind::Seeded,
             seed: self.seed.0,
             window: self.terms.window,
             identity: Vec::new(),
