@@ -56,21 +56,33 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
 
 fn list(volumes: &[PathBuf], state_dir: &Path, context: &Context) -> Result<(), Failure> {
     let registry = Registry::system();
-    let volumes = match volumes {
+    let known = match volumes {
         [] => volumes_with_bases(state_dir)?,
-        named => named.to_vec(),
+        _ => Vec::new(),
     };
-    for volume in &volumes {
+    for volume in &known {
         // A volume with a base may be gone by now; its base is listed when it is back.
-        if !volume.exists() && volumes.len() > 1 {
+        if !volume.exists() {
             context
                 .output
                 .warn(&format!("{} is not there", volume.display()));
             continue;
         }
-        for listed in list_snapshots(state_dir, volume, &registry)? {
-            tell(&listed, context);
-        }
+        list_one(volume, state_dir, &registry, context)?;
+    }
+    volumes
+        .iter()
+        .try_for_each(|volume| list_one(volume, state_dir, &registry, context))
+}
+
+fn list_one(
+    volume: &Path,
+    state_dir: &Path,
+    registry: &Registry,
+    context: &Context,
+) -> Result<(), Failure> {
+    for listed in list_snapshots(state_dir, volume, registry)? {
+        tell(&listed, context);
     }
     Ok(())
 }

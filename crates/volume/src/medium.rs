@@ -299,10 +299,11 @@ impl Medium {
         Ok(())
     }
 
-    /// Whether io_uring wrote everything; `false` where it cannot, and the plain way may.
+    /// Whether everything was written around the page cache; `false` where that cannot be, and the
+    /// plain way may.
     ///
-    /// Never on a device: there the kernel drops what the page cache holds of the range only before
-    /// an asynchronous write and not after it (block/fops.c), so that a read which comes between
+    /// Not by io_uring on a device: there the kernel drops what the page cache holds of the range only
+    /// before an asynchronous write and not after it (block/fops.c), so that a read which comes between
     /// would leave the old bytes in the cache.
     fn write_at_once(&self, writes: &[(u64, &[u8])]) -> Result<bool, IoFailure> {
         let Some((first, _)) = writes.first() else {
@@ -313,8 +314,8 @@ impl Medium {
             self.writing_call(Operation::Write, *offset, buf.len() as u64)?;
             length += buf.len() as u64;
         }
-        if self.engine != IoEngine::Uring
-            || self.kind == VolumeKind::BlockDevice
+        let is_device = self.kind == VolumeKind::BlockDevice;
+        if !(is_device || self.engine == IoEngine::Uring)
             || !self.direct_writes.load(Ordering::Acquire)
         {
             return Ok(false);
@@ -330,7 +331,11 @@ impl Medium {
         let pass = self.regions.pass(*first, Wish::RatherDirect);
         match pass.way() {
             Way::Buffered => Ok(false),
-            Way::Direct => uring::write_all(direct.as_fd(), writes).map_err(|error| {
+            Way::Direct => match is_device {
+                true => write_in_turn(direct, writes),
+                false => uring::write_all(direct.as_fd(), writes),
+            }
+            .map_err(|error| {
                 let call = Call {
                     operation: Operation::Write,
                     path: &self.path,
@@ -386,6 +391,12 @@ impl Medium {
         if range.start < range.end {
             kernel::start_writeback(self.file.as_fd(), range.start, range.end - range.start);
         }
+    }
+
+    /// Whether writes of earlier users never reached the medium, which the first flush after them is
+    /// told, once. What the page cache holds is then no evidence.
+    pub(crate) fn has_lost_writes(&self) -> bool {
+        fdatasync(&self.file).is_err()
     }
 
     pub(crate) fn flush(&self) -> Result<(), IoFailure> {
@@ -469,4 +480,16 @@ impl Medium {
         }
         Ok(())
     }
+}
+
+/// Whether all was written; `false` if the device does not take direct writes after all.
+fn write_in_turn(direct: &Direct, writes: &[(u64, &[u8])]) -> Result<bool, Errno> {
+    for (offset, buf) in writes {
+        match direct.write(*offset, buf) {
+            Ok(()) => {}
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
 }

@@ -71,7 +71,10 @@ fn open_and_claim(hello: &Hello, options: &ServeOptions) -> Result<Opened, Failu
     };
     let welcome = welcome(version, hello, &volume, standing);
     Ok(Opened {
-        from: trusted(standing),
+        from: trusted(
+            standing,
+            hello.purpose == Purpose::Sync && volume.has_lost_writes(),
+        ),
         geometry: Geometry::new(hello.size),
         volume: Box::new(volume),
         marks,
@@ -94,10 +97,12 @@ fn agreed_version(hello: &Hello) -> Result<u16, Failure> {
     Ok(version)
 }
 
-/// What a run that died may have left in memory and never on the medium must
-/// not be taken for good: such a target is scanned from the medium.
-fn trusted(standing: VolumeState) -> ScanFrom {
+/// What a run that died, or a write that the disk refused, may have left in memory
+/// and never on the medium must not be taken for good: such a target is scanned
+/// from the medium.
+fn trusted(standing: VolumeState, has_lost_writes: bool) -> ScanFrom {
     match standing {
+        _ if has_lost_writes => ScanFrom::Medium,
         VolumeState::Inconsistent | VolumeState::Failed => ScanFrom::Medium,
         VolumeState::Unknown | VolumeState::Consistent => ScanFrom::Cache,
     }

@@ -141,6 +141,14 @@ impl Target {
         self.plan
     }
 
+    /// Whether writes of earlier users never reached the medium, as far as the kernel has told nobody
+    /// yet. To be asked once, before anything is written: the scan must then not believe the page
+    /// cache. Waits for what others wrote to be on the medium.
+    #[must_use]
+    pub fn has_lost_writes(&self) -> bool {
+        self.medium.get().is_some_and(Medium::has_lost_writes)
+    }
+
     /// Bytes that its filesystem has left for this user; `None` for a device.
     #[must_use]
     pub fn free_bytes(&self) -> Option<u64> {
