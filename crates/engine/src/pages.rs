@@ -1,5 +1,6 @@
-//! The values of a volume's pages, kept while a run lasts.
+//! A volume's pages: where runs of them lie, and their values, kept while a run lasts.
 
+use std::ops::Range;
 use std::path::Path;
 
 use lockstep_merkle::{Cv, CvTable, Geometry, GroupIndex, PageIndex};
@@ -28,4 +29,10 @@ impl PageTable {
     pub(crate) fn cvs(&self) -> impl Iterator<Item = Cv> + '_ {
         (0..self.0.len()).map(|page| self.cv(PageIndex(page)))
     }
+}
+
+/// The bytes of a run of pages, which is not empty.
+pub(crate) fn bytes_of(geometry: Geometry, pages: &Range<u64>) -> Range<u64> {
+    let last = PageIndex(pages.end.saturating_sub(1));
+    geometry.page_range(PageIndex(pages.start)).start..geometry.page_range(last).end
 }

@@ -13,7 +13,7 @@ use lockstep_merkle::{
 use lockstep_volume::{BufferPool, IoBuffer, IoFailure, Volume};
 
 use crate::limits::PREFETCH_EXTENTS;
-use crate::pages::PageTable;
+use crate::pages::{PageTable, bytes_of};
 
 /// Bytes that are read and hashed at once: through the page cache as much as
 /// stays in a core's own cache between the two, from the medium as much as
@@ -147,7 +147,7 @@ impl Scan<'_> {
             let mut first = run.start;
             for values in values[place].chunks_mut(self.piece() / PAGE_SIZE) {
                 let end = first + values.len() as u64;
-                let content = reader.read(&self.bytes_of(&(first..end)), buffer)?;
+                let content = reader.read(&bytes_of(self.geometry, &(first..end)), buffer)?;
                 match content {
                     Content::Hole => zero_page_cvs(self.geometry, PageIndex(first), values),
                     Content::Data => page_cvs(self.geometry, PageIndex(first), buffer, values),
@@ -173,23 +173,16 @@ impl Scan<'_> {
         };
         let changed: Vec<Range<u64>> = known.changed.within(pages.clone()).collect();
         for run in &changed {
-            self.volume.will_need(self.bytes_of(run));
+            self.volume.will_need(bytes_of(self.geometry, run));
         }
         for run in known.changed.gaps_within(pages.clone()) {
             for page in run.clone() {
                 values[(page - pages.start) as usize] = known.index.cv(PageIndex(page));
             }
-            let bytes = self.bytes_of(&run);
+            let bytes = bytes_of(self.geometry, &run);
             (known.bytes_inherited).fetch_add(bytes.end - bytes.start, Ordering::Relaxed);
         }
         changed
-    }
-
-    /// Where a run of pages lies.
-    fn bytes_of(&self, pages: &Range<u64>) -> Range<u64> {
-        let last = PageIndex(pages.end.saturating_sub(1));
-        let first = PageIndex(pages.start);
-        self.geometry.page_range(first).start..self.geometry.page_range(last).end
     }
 
     fn piece(&self) -> usize {

@@ -71,13 +71,13 @@ pub fn page_cvs(geometry: Geometry, first: PageIndex, bytes: &[u8], cvs: &mut [C
 pub fn zero_page_cvs(geometry: Geometry, first: PageIndex, cvs: &mut [Cv]) {
     for (batch, cvs) in (0..).zip(cvs.chunks_mut(PAGES_PER_GROUP)) {
         let first = PageIndex(first.0 + batch * PAGES_PER_GROUP as u64);
-        let length = range_of(geometry, first, cvs.len());
+        let length = length_of(geometry, first, cvs.len());
         batch_cvs(geometry, first, &ZEROS[..length], cvs);
     }
 }
 
 /// Bytes of so many pages inside the volume.
-fn range_of(geometry: Geometry, first: PageIndex, pages: usize) -> usize {
+fn length_of(geometry: Geometry, first: PageIndex, pages: usize) -> usize {
     let last = PageIndex((first.0 + pages as u64).saturating_sub(1));
     assert!(
         last.0 < geometry.page_count(),
@@ -90,7 +90,7 @@ fn range_of(geometry: Geometry, first: PageIndex, pages: usize) -> usize {
 fn batch_cvs(geometry: Geometry, first: PageIndex, bytes: &[u8], cvs: &mut [Cv]) {
     assert_eq!(
         bytes.len(),
-        range_of(geometry, first, cvs.len()),
+        length_of(geometry, first, cvs.len()),
         "bytes of the pages from {first}"
     );
     if geometry.page_count() == 1 {

@@ -28,7 +28,7 @@ use super::feed::{Feed, Finish};
 use super::frozen::{Frozen, FrozenImage};
 use crate::clock::now;
 use crate::failures::sentence;
-use crate::pages::PageTable;
+use crate::pages::{PageTable, bytes_of};
 use crate::request::{KeepBase, Request};
 
 /// Of what the base may come to pin, this part must be free for it to be kept: one in ten.
@@ -173,11 +173,6 @@ impl Base {
 fn pieces(run: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     let starts = run.clone().step_by(PAGES_PER_EXTENT);
     starts.map(move |start| start..run.end.min(start + PAGES_PER_EXTENT as u64))
-}
-
-fn bytes_of(geometry: Geometry, pages: &Range<u64>) -> Range<u64> {
-    let last = PageIndex(pages.end.saturating_sub(1));
-    geometry.page_range(PageIndex(pages.start)).start..geometry.page_range(last).end
 }
 
 /// Stops believing deltas of this volume until somebody has looked; returns what was not possible.
