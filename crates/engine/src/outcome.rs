@@ -52,6 +52,8 @@ pub struct TargetOutcome {
     pub bytes_differing: u64,
     /// Bytes made equal, zeroed ranges included.
     pub bytes_written: u64,
+    /// Bytes that the target read of itself, those read back left out.
+    pub bytes_read: u64,
     /// Bytes sent over the link, framing included.
     pub bytes_sent: u64,
     /// Bytes received over the link, framing included.
@@ -81,7 +83,7 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// The snapshot's provider, `exclusive` or `none`.
     pub snapshot: &'static str,
-    /// Whether every byte was read, or some hashes were taken over.
+    /// Whether every byte was read at both ends, or some hashes were taken over.
     pub proof: ProofLevel,
     /// One instant or not.
     pub consistency: Consistency,

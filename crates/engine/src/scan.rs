@@ -113,7 +113,7 @@ impl Scan<'_> {
     /// The groups of the extent that have to be measured; the values of the others are put in place.
     fn to_measure(&self, extent: ExtentIndex, cvs: &mut [Cv]) -> Vec<Range<usize>> {
         let Some(known) = self.known else {
-            return vec![0..cvs.len()];
+            return std::iter::once(0..cvs.len()).collect();
         };
         let groups = self.geometry.groups_of(extent);
         let mut changed = GroupSet::EMPTY;

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use lockstep_index::IndexStore;
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_snapshot::{
     Choice, Health, Provider, Registry, Snapshot, SnapshotError, SnapshotName, Space, Verdict,
@@ -13,7 +12,7 @@ use lockstep_volume::{Held, Hold, HoldLost, Identity, OpenError, Source, open_so
 use crate::failures::{sentence, source_unopened, unfrozen_source};
 use crate::monitor::{Monitor, Notice};
 use crate::request::{Request, SnapshotChoice};
-use crate::snapshots::{bases, is_read};
+use crate::snapshots::release_leftovers;
 
 /// Of a volume's size, what must still fit beside its image: below the first part the user is told,
 /// below the second the image is given up before the volume's own writers find the disk full.
@@ -265,6 +264,11 @@ impl FrozenImage {
         self.registry.named(&self.snapshot.provider)
     }
 
+    /// The providers that it came from.
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// Releases a snapshot of the same volume, whoever made it.
     pub(super) fn release(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         match self.registry.named(&snapshot.provider) {
@@ -305,7 +309,7 @@ fn freeze(
         .ok_or_else(|| unfit("it is not known".to_owned()))?;
     let volume = VolumeName::of_path(live.path());
     let name = SnapshotName::new(&volume, run).map_err(|error| unfit(error.to_string()))?;
-    recover(request, maker, live.path(), &volume);
+    release_leftovers(&request.state_dir, maker, live.path());
     // Whoever writes the volume is not to wait for the lease that came with opening it.
     live.release_hold();
     let snapshot = maker.create(live.path(), &name)?;
@@ -334,35 +338,4 @@ fn freeze(
             space,
         }),
     })
-}
-
-/// Releases what killed runs left: images that nobody reads and that no index names.
-fn recover(request: &Request, provider: &dyn Provider, volume: &Path, name: &VolumeName) {
-    let found = match provider.recover(volume, name) {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::warn!(
-                "earlier snapshots were not looked for: {}",
-                sentence(&error)
-            );
-            return;
-        }
-    };
-    let bases = match bases(&IndexStore::at(&request.state_dir)) {
-        Ok(bases) => bases,
-        Err(failure) => {
-            tracing::warn!("earlier snapshots are left alone: {}", failure.message);
-            return;
-        }
-    };
-    for snapshot in found.whole {
-        let is_base = bases.iter().any(|(_, base)| base.name == snapshot.name);
-        if is_base || is_read(provider, &snapshot) {
-            continue;
-        }
-        match provider.release(&snapshot) {
-            Ok(()) => tracing::info!("released {}, which a run left behind", snapshot.name),
-            Err(error) => tracing::warn!("{} stays: {}", snapshot.name, sentence(&error)),
-        }
-    }
 }

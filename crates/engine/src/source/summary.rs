@@ -48,10 +48,7 @@ pub(super) fn outcome(ending: &Ending<'_>) -> Outcome {
         size: ending.frozen.source.size(),
         elapsed: ending.elapsed,
         snapshot: ending.frozen.provider(ending.choice),
-        proof: match finish.map(|finish| finish.evidence) {
-            Some(Evidence::Delta) => ProofLevel::Delta,
-            _ => ProofLevel::Full,
-        },
+        proof: proof(ending),
         consistency: if held && (proved || finish.is_none()) {
             Consistency::PointInTime
         } else {
@@ -63,6 +60,17 @@ pub(super) fn outcome(ending: &Ending<'_>) -> Outcome {
                 .saturating_sub(ending.feed.bytes_inherited.load(Ordering::Relaxed)),
         },
         targets,
+    }
+}
+
+/// Full only if nobody took over a hash, at either end.
+fn proof(ending: &Ending<'_>) -> ProofLevel {
+    let evidence = ending.feed.finished().map(|finish| finish.evidence);
+    let inherits = |target: &Target| target.facts().stats.bytes_inherited > 0;
+    if evidence == Some(Evidence::Delta) || ending.targets.iter().any(inherits) {
+        ProofLevel::Delta
+    } else {
+        ProofLevel::Full
     }
 }
 
@@ -79,6 +87,7 @@ pub(super) fn unopened(
         state: VolumeState::Unknown,
         bytes_differing: 0,
         bytes_written: 0,
+        bytes_read: 0,
         bytes_sent: 0,
         bytes_received: 0,
         elapsed: Duration::ZERO,
@@ -152,6 +161,7 @@ fn one(ending: &Ending<'_>, target: &Target, name: &str) -> TargetOutcome {
             Purpose::Sync => facts.stats.bytes_written,
             Purpose::Compare => 0,
         },
+        bytes_read: facts.stats.bytes_read,
         bytes_sent: facts.meter.as_ref().map_or(0, |meter| meter.bytes_sent()),
         bytes_received: facts
             .meter

@@ -107,9 +107,7 @@ impl<'a, 'b> Applier<'a, 'b> {
             let offset = extent.start + range.start as u64;
             let bytes = &mut image[range];
             if has_own_bytes(work.plan, order.mode) {
-                work.volume
-                    .read_at(offset, bytes)
-                    .map_err(|error| work.disk_failed(&error))?;
+                work.read(offset, bytes)?;
             } else {
                 bytes.fill(0);
             }

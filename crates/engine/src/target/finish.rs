@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use lockstep_ledger::{Proof, ProofLevel};
+use lockstep_ledger::Proof;
 use lockstep_merkle::Root;
 use lockstep_protocol::{
     Evidence, Failure, FailureKind, Plan, Stats, TargetFrame, TargetSession, VolumeState,
@@ -21,7 +21,11 @@ pub(super) enum Finished {
     /// Compared only; nothing to mark.
     Compared,
     /// Equal to the source, with the ledger's word.
-    Proved { root: Root, state: VolumeState },
+    Proved {
+        root: Root,
+        identity: String,
+        state: VolumeState,
+    },
 }
 
 /// Tells progress until every extent is settled, or the run is over.
@@ -30,6 +34,7 @@ pub(super) fn wait(work: &Work<'_>, cancel: &Cancel) -> Result<(), Failure> {
     let mut last = Stats::default();
     loop {
         let (compared, settled, stats) = work.wait_for_turn(look);
+        let stats = work.counts.added_to(stats);
         if let Some(failure) = work.failure() {
             return Err(failure);
         }
@@ -89,10 +94,7 @@ pub(super) fn mark(work: &Work<'_>) -> Result<Finished, Failure> {
         .own_root()
         .map_err(|error| Failure::new(FailureKind::Internal, sentence(&error)))?;
     let size = work.geometry.size();
-    let level = match evidence {
-        Evidence::None | Evidence::Full => ProofLevel::Full,
-        Evidence::Delta => ProofLevel::Delta,
-    };
+    let level = work.proof_level(evidence);
     let proof = Proof::new(*own.as_bytes(), *root.as_bytes(), size, level)
         .map_err(|error| Failure::new(FailureKind::Mismatch, sentence(&error)))?;
     if work.plan != Plan::Keep {
@@ -110,6 +112,7 @@ pub(super) fn mark(work: &Work<'_>) -> Result<Finished, Failure> {
     work.marks().consistent(&identity, proof, written)?;
     Ok(Finished::Proved {
         root,
+        identity,
         state: VolumeState::Consistent,
     })
 }

@@ -1,15 +1,20 @@
 //! Opens, guards and claims a target, or says why not.
 
-use lockstep_ledger::{Identity as LedgerIdentity, Ledger, RunFacts, Standing, VolumeKey};
-use lockstep_merkle::Geometry;
+use lockstep_ledger::{Identity as LedgerIdentity, Ledger, Record, RunFacts, Standing, VolumeKey};
+use lockstep_merkle::{Geometry, Root};
 use lockstep_protocol::limits::{NEWEST_VERSION, OLDEST_VERSION};
-use lockstep_protocol::{Failure, FailureKind, Hello, Plan, Purpose, VolumeState, Welcome};
+use lockstep_protocol::{
+    Failure, FailureKind, Hello, Plan, Purpose, Scope, VerifyScope, VolumeState, Welcome,
+};
+use lockstep_snapshot::Registry;
 use lockstep_volume::{
-    Identity, Target, TargetPlan, TargetRequest, Volume, canonical_target, identify, open_target,
+    Identity, Target, TargetPlan, TargetRequest, Volume, VolumeKind, canonical_target, identify,
+    open_target,
 };
 
 use super::ServeOptions;
 use super::mark::Marks;
+use super::own::{Known, Own};
 use super::place::Place;
 use crate::failures::{ledger_failed, sentence, target_unopened};
 use crate::limits::WINDOW;
@@ -22,6 +27,8 @@ pub(super) struct Opened {
     pub(super) welcome: Welcome,
     pub(super) from: ScanFrom,
     pub(super) geometry: Geometry,
+    /// Nothing for what is only compared, and for devices.
+    pub(super) own: Option<Own>,
 }
 
 /// A target that is not; nothing of it was touched.
@@ -64,7 +71,8 @@ fn open_and_claim(hello: &Hello, options: &ServeOptions) -> Result<Opened, Failu
     .map_err(|error| target_unopened(&error))?;
     let key = VolumeKey::from_path(&path)
         .map_err(|error| Failure::new(FailureKind::Usage, sentence(&error)))?;
-    let standing = standing(ledger.as_ref(), options, &key, &volume)?;
+    let (standing, record) = standing(ledger.as_ref(), options, &key, &volume)?;
+    let own = own(hello, options, &key, &volume, record);
     let marks = match ledger {
         Some(ledger) => Marks::claim(&ledger, &key, &facts(hello, options))?,
         None => Marks::nothing(),
@@ -76,6 +84,7 @@ fn open_and_claim(hello: &Hello, options: &ServeOptions) -> Result<Opened, Failu
         volume: Box::new(volume),
         marks,
         welcome,
+        own,
     })
 }
 
@@ -108,12 +117,12 @@ fn standing(
     options: &ServeOptions,
     key: &VolumeKey,
     volume: &Target,
-) -> Result<VolumeState, Failure> {
+) -> Result<(VolumeState, Option<Record>), Failure> {
     let Some(identity) = volume.identity() else {
-        return Ok(VolumeState::Unknown);
+        return Ok((VolumeState::Unknown, None));
     };
     if volume.plan() == TargetPlan::ResumePartial {
-        return Ok(VolumeState::Inconsistent);
+        return Ok((VolumeState::Inconsistent, None));
     }
     let identity = LedgerIdentity::new(identity.durable_text());
     let standing = match ledger {
@@ -123,11 +132,46 @@ fn standing(
         None => lockstep_ledger::peek(&options.state_dir, key, &identity),
     };
     Ok(match standing {
-        Standing::Unknown { .. } => VolumeState::Unknown,
-        Standing::Consistent(_) => VolumeState::Consistent,
-        Standing::Inconsistent(_) => VolumeState::Inconsistent,
-        Standing::Failed(_) => VolumeState::Failed,
+        Standing::Unknown { .. } => (VolumeState::Unknown, None),
+        Standing::Consistent(record) => (VolumeState::Consistent, Some(record)),
+        Standing::Inconsistent(_) => (VolumeState::Inconsistent, None),
+        Standing::Failed(_) => (VolumeState::Failed, None),
     })
+}
+
+/// The past and the future of a file; `record` is that of a consistent one.
+fn own(
+    hello: &Hello,
+    options: &ServeOptions,
+    key: &VolumeKey,
+    volume: &Target,
+    record: Option<Record>,
+) -> Option<Own> {
+    if volume.kind() != VolumeKind::File || hello.purpose != Purpose::Sync {
+        return None;
+    }
+    let may_inherit = volume.plan() == TargetPlan::Keep
+        && hello.scope == Scope::Differences
+        && hello.verify == VerifyScope::Written;
+    let known = || {
+        Some(Known {
+            identity: volume.identity()?.durable_text(),
+            root: Root::from_bytes(record?.root?),
+        })
+    };
+    Some(Own {
+        path: volume.canonical_path().to_path_buf(),
+        volume: key.as_str().to_owned(),
+        state_dir: options.state_dir.clone(),
+        run: run_name(hello),
+        reuse: options.reuse,
+        registry: Registry::system(),
+        known: if may_inherit { known() } else { None },
+    })
+}
+
+fn run_name(hello: &Hello) -> String {
+    hello.run.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn facts(hello: &Hello, options: &ServeOptions) -> RunFacts {
@@ -136,7 +180,7 @@ fn facts(hello: &Hello, options: &ServeOptions) -> RunFacts {
         who => who,
     };
     RunFacts {
-        run: hello.run.iter().map(|byte| format!("{byte:02x}")).collect(),
+        run: run_name(hello),
         source: hello.source.as_str().to_owned(),
         who: who.to_owned(),
         started_unix_ms: crate::clock::now(),

@@ -54,9 +54,7 @@ fn differing(work: &Work<'_>, order: WantOrder, buffer: &mut [u8]) -> Result<Wan
         }
         let range = work.geometry.group_range(GroupIndex(first + group as u64));
         let bytes = &mut buffer[..work.geometry.group_len(GroupIndex(first + group as u64))];
-        work.volume
-            .read_at(range.start, bytes)
-            .map_err(|error| work.disk_failed(&error))?;
+        work.read(range.start, bytes)?;
         if is_zero(bytes) {
             want.blank.insert(group);
         } else {
