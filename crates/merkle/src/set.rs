@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::geometry::{GROUPS_PER_EXTENT, PAGES_PER_EXTENT};
+use crate::geometry::{GROUPS_PER_EXTENT, PAGES_PER_EXTENT, PAGES_PER_GROUP};
 
 const WORD: usize = u64::BITS as usize;
 const WORDS: usize = PAGES_PER_EXTENT / WORD;
@@ -22,6 +22,16 @@ impl PageSet {
     pub fn all(pages: usize) -> Self {
         let mut set = Self::EMPTY;
         set.insert_range(0..pages);
+        set
+    }
+
+    /// The pages of these groups, in an extent that has `pages` pages.
+    pub fn of_groups(groups: GroupSet, pages: usize) -> Self {
+        let mut set = Self::EMPTY;
+        for group in groups.iter() {
+            let start = group * PAGES_PER_GROUP;
+            set.insert_range(start..(start + PAGES_PER_GROUP).min(pages));
+        }
         set
     }
 

@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use lockstep_merkle::{ExtentIndex, GROUP_SIZE, Geometry, GroupSet, PAGES_PER_GROUP, PageSet};
+use lockstep_merkle::{ExtentIndex, Geometry, GroupSet, PAGE_SIZE, PageSet};
 
 use crate::limits::BRIDGED_PAGES;
 
@@ -68,13 +68,7 @@ pub(super) fn bytes_of(
 
 /// The pages of these groups, in an extent of so many bytes.
 pub(super) fn pages_of(groups: GroupSet, extent_len: usize) -> PageSet {
-    let mut pages = PageSet::EMPTY;
-    let count = extent_len.div_ceil(GROUP_SIZE / PAGES_PER_GROUP);
-    for group in groups.iter() {
-        let first = group * PAGES_PER_GROUP;
-        pages.insert_range(first..(first + PAGES_PER_GROUP).min(count));
-    }
-    pages
+    PageSet::of_groups(groups, extent_len.div_ceil(PAGE_SIZE))
 }
 
 /// `pages`, and the gaps between them that are short and may be written

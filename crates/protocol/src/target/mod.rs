@@ -29,10 +29,7 @@ mod slots;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use lockstep_merkle::{
-    Cv, CvTable, ExtentIndex, Fold, FoldError, GroupIndex, GroupSet, PAGES_PER_GROUP, PageSet,
-    Root, fold,
-};
+use lockstep_merkle::{Cv, CvTable, ExtentIndex, Fold, FoldError, GroupIndex, PageSet, Root, fold};
 
 use crate::limits::{MAX_REPAIRS, MAX_UNCHECKED_EXTENTS, MAX_UNFLUSHED_EXTENTS};
 use crate::message::{DataHead, Plan, Stats};
@@ -230,7 +227,7 @@ impl TargetSession {
             groups: slot.groups,
             mode: slot.mode(scope),
         };
-        let asked = pages_of(order.groups, geometry.pages_in(head.extent));
+        let asked = PageSet::of_groups(order.groups, geometry.pages_in(head.extent));
         let sent = head.data.union(head.zero);
         let fits = match order.mode {
             WantMode::Whole => sent == asked,
@@ -462,14 +459,4 @@ impl TargetSession {
             .of(extent)
             .is_some_and(|slot| slot.phase == phase)
     }
-}
-
-/// The pages of these groups, in an extent that has `pages` pages.
-fn pages_of(groups: GroupSet, pages: usize) -> PageSet {
-    let mut set = PageSet::default();
-    for group in groups.iter() {
-        let start = group * PAGES_PER_GROUP;
-        set.insert_range(start..(start + PAGES_PER_GROUP).min(pages));
-    }
-    set
 }
