@@ -45,7 +45,7 @@ pub use geometry::{
 };
 pub use hash::{ExtentCvs, extent_cvs, group_cv, par_extent_cvs, zero_extent_cvs, zero_group_cv};
 pub use page::{PageDigest, PageSeed, page_digest};
-pub use page_cv::{group_cv_of_pages, page_cvs, zero_page_cvs};
+pub use page_cv::{group_cv_of_pages, page_cvs, page_cvs_in_extent, zero_page_cvs};
 pub use set::{GroupSet, PageSet};
 pub use table::{CvTable, MemoryCvs};
 pub use zero::is_zero;

@@ -20,12 +20,17 @@ use blake3::platform::Platform;
 use blake3::{Hasher, IncrementCounter};
 
 use crate::cv::Cv;
-use crate::geometry::{Geometry, GroupIndex, PAGE_SIZE, PAGES_PER_GROUP, PageIndex};
+use crate::geometry::{
+    ExtentIndex, Geometry, GroupIndex, PAGE_SIZE, PAGES_PER_EXTENT, PAGES_PER_GROUP, PageIndex,
+};
+use crate::set::PageSet;
 
 const CHUNK: usize = 1024;
 const CHUNKS_PER_PAGE: usize = PAGE_SIZE / CHUNK;
 /// Chunks that the kernel is given at once: those of a group, four full vectors of the widest kind.
 const BATCH: usize = PAGES_PER_GROUP * CHUNKS_PER_PAGE;
+/// Pages whose chunks fill the widest vector, 16 lanes.
+const PAGES_PER_VECTOR: usize = 16 / CHUNKS_PER_PAGE;
 const CV: usize = 32;
 const PARENT: usize = 2 * CV;
 
@@ -62,6 +67,55 @@ pub fn page_cvs(geometry: Geometry, first: PageIndex, bytes: &[u8], cvs: &mut [C
         let first = PageIndex(first.0 + batch * PAGES_PER_GROUP as u64);
         batch_cvs(geometry, first, bytes, cvs);
     }
+}
+
+/// [`page_cvs`] of some pages of an extent: `extent_bytes` is the extent as long as it is, of which only
+/// these pages matter, and only their places in `cvs`, which has one for each page, are set.
+///
+/// Neighbours are measured together, four that share a vector at the least: scattered pages cost less
+/// than so many calls of [`page_cvs`].
+///
+/// # Panics
+/// If `extent_bytes` or `cvs` has another length than the extent, or a page lies outside of it.
+pub fn page_cvs_in_extent(
+    geometry: Geometry,
+    extent: ExtentIndex,
+    pages: PageSet,
+    extent_bytes: &[u8],
+    cvs: &mut [Cv],
+) {
+    let count = geometry.pages_in(extent);
+    assert_eq!(cvs.len(), count, "pages of extent {extent}");
+    assert_eq!(
+        extent_bytes.len(),
+        geometry.extent_len(extent),
+        "bytes of extent {extent}"
+    );
+    let first = geometry.pages_of_extent(extent).start;
+    let mut values = [Cv::from_bytes([0; CV]); PAGES_PER_EXTENT];
+    for run in by_vectors(pages, count).runs() {
+        let start = geometry.page_range_in_extent(extent, run.start).start;
+        let end = geometry.page_range_in_extent(extent, run.end - 1).end;
+        page_cvs(
+            geometry,
+            PageIndex(first + run.start as u64),
+            &extent_bytes[start..end],
+            &mut values[run],
+        );
+    }
+    for page in pages.iter() {
+        cvs[page] = values[page];
+    }
+}
+
+/// The pages that share a vector with one of `pages`, of the `count` that there are.
+fn by_vectors(pages: PageSet, count: usize) -> PageSet {
+    let mut together = PageSet::EMPTY;
+    for page in pages.iter() {
+        let start = page / PAGES_PER_VECTOR * PAGES_PER_VECTOR;
+        together.insert_range(start..(start + PAGES_PER_VECTOR).min(count));
+    }
+    together
 }
 
 /// [`page_cvs`] of pages which are all zeros, without reading them.

@@ -4,9 +4,9 @@
 use blake3::Hasher;
 use blake3::hazmat::{HasherExt, Mode, left_subtree_len, merge_subtrees_non_root};
 use lockstep_merkle::{
-    Cv, EXTENT_SIZE, ExtentIndex, GROUP_SIZE, Geometry, GroupIndex, PAGE_SIZE, PageIndex, Root,
-    extent_cvs, fold, fold_pages, group_cv, group_cv_of_pages, page_cvs, par_extent_cvs,
-    zero_extent_cvs, zero_group_cv, zero_page_cvs,
+    Cv, EXTENT_SIZE, ExtentIndex, GROUP_SIZE, Geometry, GroupIndex, PAGE_SIZE, PageIndex, PageSet,
+    Root, extent_cvs, fold, fold_pages, group_cv, group_cv_of_pages, page_cvs, page_cvs_in_extent,
+    par_extent_cvs, zero_extent_cvs, zero_group_cv, zero_page_cvs,
 };
 use proptest::prelude::{ProptestConfig, Strategy, any};
 use proptest::{prop_assert_eq, prop_oneof, proptest};
@@ -281,6 +281,37 @@ proptest! {
     #[test]
     fn any_length_agrees_with_the_slow_twin(len in lengths(), seed: u64) {
         assert_every_path_agrees(&noise(len, seed));
+    }
+
+    #[test]
+    fn some_pages_of_an_extent_have_the_values_that_they_have_among_all(
+        len in lengths().prop_filter("needs a page", |len| *len > 0),
+        at in any::<proptest::sample::Index>(),
+        chosen: [u8; 32],
+        density in 1..5_u32,
+    ) {
+        let volume = noise(len, 2);
+        let geometry = Geometry::new(len as u64);
+        let all = page_cvs_of(&volume);
+        let extent = ExtentIndex(at.index(geometry.extent_count() as usize) as u64);
+        let first = geometry.pages_of_extent(extent).start as usize;
+        let count = geometry.pages_in(extent);
+        let mut pages = PageSet::EMPTY;
+        let chosen = PageSet::from_bytes(chosen);
+        (0..count).filter(|page| chosen.contains(*page) && page.trailing_zeros() < density)
+            .for_each(|page| pages.insert(page));
+        // What the other pages hold does not matter, nor are their places touched.
+        let mut bytes = extent_bytes(geometry, extent, &volume).to_vec();
+        for page in (0..count).filter(|page| !pages.contains(*page)) {
+            bytes[geometry.page_range_in_extent(extent, page)].fill(0xA5);
+        }
+        let untouched = Cv::from_bytes([7; 32]);
+        let mut cvs = vec![untouched; count];
+        page_cvs_in_extent(geometry, extent, pages, &bytes, &mut cvs);
+        for (page, cv) in cvs.iter().enumerate() {
+            let expected = if pages.contains(page) { all[first + page] } else { untouched };
+            prop_assert_eq!(*cv, expected, "page {} of extent {}", page, extent);
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lockstep_merkle::{Cv, CvTable, GroupIndex, MemoryCvs};
-use memmap2::{MmapOptions, MmapRaw};
+use lockstep_merkle::{Cv, CvTable, GroupIndex};
+use memmap2::{MmapMut, MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
@@ -23,17 +23,12 @@ const MAX_IN_MEMORY_BYTES: u64 = 16 << 20;
 
 /// The chaining values of one volume, one side of a run.
 ///
-/// Below 16 MiB an array in memory, else a file without a name, whose pages the kernel can write out
-/// when memory is short. The file's blocks are allocated before it is mapped, so a full disk is an
-/// error here and not a `SIGBUS` later.
+/// Below 16 MiB, or another limit, ordinary memory that costs nothing until it is filled; else a file
+/// without a name, whose pages the kernel can write out when memory is short. The file's blocks are
+/// allocated before it is mapped, so a full disk is an error here and not a `SIGBUS` later.
 pub struct MappedCvs {
-    place: Place,
+    map: MmapRaw,
     group_count: u64,
-}
-
-enum Place {
-    Memory(MemoryCvs),
-    File(MmapRaw),
 }
 
 impl MappedCvs {
@@ -46,7 +41,11 @@ impl MappedCvs {
         Self::with_memory_limit(group_count, dir, MAX_IN_MEMORY_BYTES)
     }
 
-    fn with_memory_limit(
+    /// The same, in memory below another limit, in bytes.
+    ///
+    /// # Errors
+    /// As [`MappedCvs::new`].
+    pub fn with_memory_limit(
         group_count: u64,
         dir: &Path,
         in_memory: u64,
@@ -57,13 +56,21 @@ impl MappedCvs {
             offset: 0,
             length: group_count.saturating_mul(BYTES_PER_CV),
         };
-        let place = if call.length < in_memory.max(BYTES_PER_CV) {
-            Place::Memory(MemoryCvs::new(group_count))
+        let map = if call.length < in_memory.max(BYTES_PER_CV) {
+            map_memory(call)?
         } else {
-            Place::File(map_unnamed_file(call)?)
+            map_unnamed_file(call)?
         };
-        Ok(MappedCvs { place, group_count })
+        Ok(MappedCvs { map, group_count })
     }
+}
+
+fn map_memory(call: Call<'_>) -> Result<MmapRaw, IoFailure> {
+    // A mapping of nothing is refused.
+    let length =
+        usize::try_from(call.length.max(BYTES_PER_CV)).map_err(|_| call.failed(Errno::FBIG))?;
+    let map = MmapMut::map_anon(length).map_err(|error| call.failed(error))?;
+    Ok(MmapRaw::from(map))
 }
 
 fn map_unnamed_file(call: Call<'_>) -> Result<MmapRaw, IoFailure> {
@@ -101,8 +108,8 @@ fn write_zeros(file: &File, length: u64) -> rustix::io::Result<()> {
 fn words(map: &MmapRaw, group_count: u64, group: GroupIndex) -> &[AtomicU64] {
     assert!(group.0 < group_count, "the table has no group {group}");
     let first = group.0 as usize * WORDS_PER_CV;
-    // SAFETY: the mapping is page-aligned, holds `group_count * 32` bytes of file that is allocated
-    // and reachable by no other process, lives as long as `map`, and is touched through atomics only.
+    // SAFETY: the mapping is page-aligned, holds `group_count * 32` bytes of memory, or of a file that
+    // is allocated and reachable by no other process, lives as long as `map`, and is touched through atomics only.
     unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<AtomicU64>().add(first), WORDS_PER_CV) }
 }
 
@@ -112,25 +119,20 @@ impl CvTable for MappedCvs {
     }
 
     fn cv(&self, group: GroupIndex) -> Cv {
-        let map = match &self.place {
-            Place::Memory(table) => return table.cv(group),
-            Place::File(map) => map,
-        };
         let mut bytes = [0; BYTES_PER_CV as usize];
         let (parts, _) = bytes.as_chunks_mut::<8>();
-        for (part, word) in parts.iter_mut().zip(words(map, self.group_count, group)) {
+        for (part, word) in parts
+            .iter_mut()
+            .zip(words(&self.map, self.group_count, group))
+        {
             *part = word.load(Ordering::Relaxed).to_ne_bytes();
         }
         Cv::from_bytes(bytes)
     }
 
     fn set(&self, group: GroupIndex, cv: Cv) {
-        let map = match &self.place {
-            Place::Memory(table) => return table.set(group, cv),
-            Place::File(map) => map,
-        };
         let (parts, _) = cv.as_bytes().as_chunks::<8>();
-        for (part, word) in parts.iter().zip(words(map, self.group_count, group)) {
+        for (part, word) in parts.iter().zip(words(&self.map, self.group_count, group)) {
             word.store(u64::from_ne_bytes(*part), Ordering::Relaxed);
         }
     }
@@ -164,10 +166,11 @@ mod tests {
     #[test]
     fn a_small_table_is_memory_and_a_large_one_a_file_without_a_name() {
         let dir = tempfile::tempdir().unwrap();
-        let small = MappedCvs::new(1000, dir.path()).unwrap();
-        let large = MappedCvs::new((16 << 20) / 32, dir.path()).unwrap();
-        assert!(matches!(small.place, Place::Memory(_)));
-        assert!(matches!(large.place, Place::File(_)));
+        let nowhere = Path::new("/nonexistent/folder");
+        let limit = (16 << 20) / 32;
+        MappedCvs::new(limit - 1, nowhere).unwrap();
+        assert!(MappedCvs::new(limit, nowhere).is_err());
+        let large = MappedCvs::new(limit, dir.path()).unwrap();
         assert_eq!(
             large.cv(GroupIndex(large.len() - 1)),
             Cv::from_bytes([0; 32])

@@ -217,15 +217,15 @@ fn distrusted(request: &Request, volume: &Path) -> Option<PathBuf> {
     Some(request.state_dir.join(DISTRUSTED).join(&name[..32]))
 }
 
-/// Where a run keeps the values of the pages, if it reads an image: they make the index, and save
-/// reading what a target has already. A run that has no room for them works without.
+/// Where a run keeps the values of the pages: they make the index of an image, and save reading what a
+/// target has already. A run that has no room for them works without.
 pub(super) fn page_table(
     request: &Request,
     frozen: &Frozen,
     geometry: Geometry,
 ) -> Result<Option<PageTable>, String> {
     if frozen.image().is_none() {
-        return Ok(None);
+        return Ok(PageTable::if_small(geometry, &request.scratch));
     }
     PageTable::new(geometry, &request.scratch)
         .map(Some)

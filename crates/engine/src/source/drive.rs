@@ -263,13 +263,7 @@ impl Lane<'_> {
             self.send(&SourceFrame::Counted { extent })
         } else {
             let shipment = self.shipment();
-            let bulk = packer.pack(
-                common.terms.geometry,
-                &order.want,
-                buffer,
-                lacking,
-                shipment,
-            );
+            let bulk = packer.pack(&order.want, buffer, lacking, shipment);
             let packed = Instant::now();
             common.throttle.take(bulk.len(), &|| self.quits());
             self.target.shipped.store(true, Ordering::SeqCst);

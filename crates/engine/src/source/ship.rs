@@ -67,8 +67,8 @@ pub(crate) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The pages of the extent that the target may lack, in an extent's buffer, and which of them it
-    /// does.
+    /// Which pages of the extent the target lacks; the buffer holds those with data, one after the
+    /// other.
     pub(crate) fn lacking(
         &self,
         want: &Want,
@@ -79,21 +79,32 @@ impl Reader<'_> {
         wanted.retain(|(page, how)| !self.is_known_equal(want, *page, *how));
         let mut reads = PageSet::EMPTY;
         wanted.iter().for_each(|(page, _)| reads.insert(*page));
+        let mut end = 0;
         for run in reads.runs() {
-            self.read_pages(want, run, &mut buffer)?;
+            end += self.read_pages(want, run, &mut buffer[end..])?;
         }
         let mut lacking = Lacking {
             data: PageSet::default(),
             zero: PageSet::default(),
         };
+        let (mut at, mut kept) = (0, 0);
         for (page, how) in wanted {
-            let bytes = &buffer[self.geometry.page_range_in_extent(want.extent, page)];
+            let next = at + self.geometry.page_range_in_extent(want.extent, page).len();
+            let bytes = &buffer[at..next];
             match (self.is_equal(how, bytes), is_zero(bytes)) {
                 (true, _) => {}
                 (false, true) => lacking.zero.insert(page),
-                (false, false) => lacking.data.insert(page),
+                (false, false) => {
+                    lacking.data.insert(page);
+                    if kept < at {
+                        buffer.copy_within(at..next, kept);
+                    }
+                    kept += next - at;
+                }
             }
+            at = next;
         }
+        buffer.set_len(kept);
         Ok((buffer, lacking))
     }
 
@@ -134,22 +145,23 @@ impl Reader<'_> {
         }
     }
 
+    /// Reads a run of pages to the front of `buffer`; returns their length.
     fn read_pages(
         &self,
         want: &Want,
         pages: std::ops::Range<usize>,
         buffer: &mut [u8],
-    ) -> Result<(), IoFailure> {
+    ) -> Result<usize, IoFailure> {
         let page = |page| self.geometry.page_range_in_extent(want.extent, page);
         let range = page(pages.start).start..page(pages.end - 1).end;
         let offset = self.geometry.extent_range(want.extent).start + range.start as u64;
-        let part = &mut buffer[range];
-        if self.volume.read_if_cached(offset, part)? {
-            return Ok(());
+        let part = &mut buffer[..range.len()];
+        if !self.volume.read_if_cached(offset, part)? {
+            self.bytes_read
+                .fetch_add(part.len() as u64, Ordering::Relaxed);
+            self.volume.read_at(offset, part)?;
         }
-        self.bytes_read
-            .fetch_add(part.len() as u64, Ordering::Relaxed);
-        self.volume.read_at(offset, part)
+        Ok(range.len())
     }
 }
 
@@ -213,17 +225,14 @@ impl Packer {
         self.waits = (self.waits * 7 + part) / 8;
     }
 
-    /// A data frame with the lacking pages of `buffer`.
+    /// A data frame with the lacking pages, those with data in `buffer`.
     pub(crate) fn pack(
         &mut self,
-        geometry: Geometry,
         want: &Want,
-        mut buffer: IoBuffer,
+        buffer: IoBuffer,
         lacking: Lacking,
         shipment: Shipment,
     ) -> Bulk {
-        let length = gather(geometry, want, &mut buffer, lacking.data);
-        buffer.set_len(length);
         let packed = match self.sends_as_it_is(shipment) {
             true => None,
             false => self.compress(&buffer),
@@ -279,17 +288,4 @@ impl Packer {
             self.skips = self.penalty;
         }
     }
-}
-
-/// Moves the pages of `set` to the front of the extent's buffer, in order;
-/// returns their length.
-fn gather(geometry: Geometry, want: &Want, buffer: &mut IoBuffer, set: PageSet) -> usize {
-    let mut at = 0;
-    for run in set.runs() {
-        let first = geometry.page_range_in_extent(want.extent, run.start);
-        let last = geometry.page_range_in_extent(want.extent, run.end - 1);
-        buffer.copy_within(first.start..last.end, at);
-        at += last.end - first.start;
-    }
-    at
 }

@@ -5,7 +5,8 @@
 use std::ops::Range;
 
 use lockstep_merkle::{
-    EXTENT_SIZE, ExtentIndex, GROUP_SIZE, GroupIndex, GroupSet, PageSet, group_cv, is_zero,
+    Cv, EXTENT_SIZE, ExtentIndex, GROUP_SIZE, GroupIndex, GroupSet, PAGE_SIZE, PAGES_PER_EXTENT,
+    PageSet, is_zero, page_cvs_in_extent,
 };
 use lockstep_protocol::limits::DATA_HEAD_LEN;
 use lockstep_protocol::{
@@ -14,9 +15,10 @@ use lockstep_protocol::{
 use lockstep_transport::{Bulk, BulkReceiver};
 
 use super::work::Work;
-use super::written::{Written, bridged, bytes_of, hash_pages, pages_of};
+use super::written::{Written, bytes_of, group_value, hash_values, pages_of, short_gaps};
 use crate::failures::sentence;
-use crate::limits::{BRIDGED_PAGES, LINK_POLL};
+use crate::limits::LINK_POLL;
+use crate::pages::PageTable;
 
 /// Applies arriving data until the run is over.
 pub(super) fn apply(work: &Work<'_>, bulk: &BulkReceiver) {
@@ -67,12 +69,26 @@ impl<'a, 'b> Applier<'a, 'b> {
             return Ok(());
         };
         image.set_len(self.work.geometry.extent_len(head.extent));
-        self.read_own(&head, order, &mut image)?;
-        let own = self.own_data(&head, order, &image);
+        let known = self.known(order);
+        if known.is_none() {
+            self.read_own(&head, order, &mut image)?;
+        }
+        let data = head
+            .data
+            .union(self.bridges(&head, order, known, &mut image)?);
         self.put_in_place(frame, &head, &mut image)?;
-        let data = bridged(head.data, |page| own.contains(page));
-        let written = self.promise(&head, order, data.union(head.zero), &image);
-        let applied = if self.fits(&head, order, &image) {
+        let mut cvs = [Cv::from_bytes([0; 32]); PAGES_PER_EXTENT];
+        let cvs = &mut cvs[..self.work.geometry.pages_in(head.extent)];
+        self.measure(&head, order, known, &image, cvs);
+        // Made from the values that the groups are judged by: if memory changes from here on, the
+        // medium does not hold what it should.
+        let pages = data.union(head.zero);
+        let written = Written {
+            groups: order.groups,
+            pages,
+            hash: hash_values(pages, cvs),
+        };
+        let applied = if self.fits(&head, order, cvs) {
             let bytes = self.write(&head, data, written, &image)?;
             Applied::Written { bytes }
         } else {
@@ -117,27 +133,68 @@ impl<'a, 'b> Applier<'a, 'b> {
         Ok(())
     }
 
-    /// Own pages that may be written along: they hold what they should, and
-    /// more than zeros, which may be a hole.
-    fn own_data(&self, head: &DataHead, order: ApplyOrder, image: &[u8]) -> PageSet {
-        let mut own = PageSet::EMPTY;
+    /// The values of the own pages, where those are known and count.
+    fn known(&self, order: ApplyOrder) -> Option<&'a PageTable> {
+        let counts = has_own_bytes(self.work.plan, order.mode);
+        self.work.own_pages().filter(|_| counts)
+    }
+
+    /// Own pages that are written along, in `image` too: they hold what they should, and more than
+    /// zeros, which may be a hole.
+    fn bridges(
+        &self,
+        head: &DataHead,
+        order: ApplyOrder,
+        known: Option<&PageTable>,
+        image: &mut [u8],
+    ) -> Result<PageSet, Failure> {
+        let mut bridges = PageSet::EMPTY;
         if !has_own_bytes(self.work.plan, order.mode) {
-            return own;
+            return Ok(bridges);
         }
-        let sent = head.data.union(head.zero);
-        let near = |page: usize| {
-            let first = page.saturating_sub(BRIDGED_PAGES);
-            (first..page).any(|page| head.data.contains(page))
-        };
-        for page in pages_of(order.groups, image.len()).iter() {
-            if !sent.contains(page) && near(page) {
-                let range = self.bytes(head.extent, &(page..page + 1));
-                if !is_zero(&image[range]) {
-                    own.insert(page);
-                }
+        let own = pages_of(order.groups, image.len());
+        let extent = self.work.geometry.extent_range(head.extent);
+        for gap in short_gaps(head.data) {
+            if !gap
+                .clone()
+                .all(|page| own.contains(page) && !head.zero.contains(page))
+            {
+                continue;
+            }
+            let range = self.bytes(head.extent, &gap);
+            let offset = extent.start + range.start as u64;
+            let bytes = &mut image[range];
+            if known.is_some() {
+                self.work
+                    .volume
+                    .read_at(offset, bytes)
+                    .map_err(|error| self.work.disk_failed(&error))?;
+            }
+            if !bytes.chunks(PAGE_SIZE).any(is_zero) {
+                bridges.insert_range(gap);
             }
         }
-        own
+        Ok(bridges)
+    }
+
+    /// The values of the pages of the order's groups, as they are to be.
+    fn measure(
+        &self,
+        head: &DataHead,
+        order: ApplyOrder,
+        known: Option<&PageTable>,
+        image: &[u8],
+        cvs: &mut [Cv],
+    ) {
+        let geometry = self.work.geometry;
+        let pages = match known {
+            Some(table) => {
+                table.extent(geometry, head.extent, cvs);
+                head.data.union(head.zero)
+            }
+            None => pages_of(order.groups, image.len()),
+        };
+        page_cvs_in_extent(geometry, head.extent, pages, image, cvs);
     }
 
     /// Overlays the extent's image with what was sent.
@@ -202,13 +259,12 @@ impl<'a, 'b> Applier<'a, 'b> {
     }
 
     /// Whether every group would have its promised chaining value.
-    fn fits(&self, head: &DataHead, order: ApplyOrder, image: &[u8]) -> bool {
+    fn fits(&self, head: &DataHead, order: ApplyOrder, cvs: &[Cv]) -> bool {
         let geometry = self.work.geometry;
         let first = geometry.groups_of(head.extent).start;
         order.groups.iter().all(|group| {
-            let index = GroupIndex(first + group as u64);
-            let bytes = &image[group_bytes(group, image.len())];
-            group_cv(geometry, index, bytes) == self.work.expected.cv(index)
+            let promised = self.work.expected.cv(GroupIndex(first + group as u64));
+            group_value(geometry, head.extent, group, cvs) == promised
         })
     }
 
@@ -245,16 +301,6 @@ impl<'a, 'b> Applier<'a, 'b> {
             .runs()
             .map(|run| self.bytes(head.extent, &run).len() as u64)
             .sum())
-    }
-
-    /// What the medium has to give back. Made before the groups are measured: if memory changes
-    /// between the two, the groups do not fit, and if it changes later, the medium does not.
-    fn promise(&self, head: &DataHead, order: ApplyOrder, pages: PageSet, image: &[u8]) -> Written {
-        Written {
-            groups: order.groups,
-            pages,
-            hash: hash_pages(self.work.geometry, head.extent, pages, image),
-        }
     }
 }
 

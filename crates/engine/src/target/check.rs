@@ -1,13 +1,11 @@
 //! Makes writes durable, then reads them back from the medium.
 
-use std::ops::Range;
-
-use lockstep_merkle::{Cv, ExtentIndex, GROUP_SIZE, GroupIndex, PageSet, group_cv};
+use lockstep_merkle::{Cv, ExtentIndex, GroupIndex, PAGES_PER_EXTENT, PageSet, page_cvs_in_extent};
 use lockstep_protocol::{CheckOrder, Failure, FailureKind};
 use lockstep_volume::IoBuffer;
 
 use super::work::Work;
-use super::written::{Written, bytes_of, hash_pages, pages_of};
+use super::written::{Written, bytes_of, group_value, hash_values, pages_of};
 
 /// Flushes whenever that is due, until the run is over.
 pub(super) fn flush(work: &Work<'_>) {
@@ -52,10 +50,13 @@ fn read_back(
     let suffices = |written: &Written| {
         !work.trusts_no_cache() && written.touches_every_group(work.geometry, order.extent)
     };
+    let mut cvs = [Cv::from_bytes([0; 32]); PAGES_PER_EXTENT];
+    let cvs = &mut cvs[..work.geometry.pages_in(order.extent)];
     if let Some(written) = written.filter(suffices) {
-        read_pages(work, order.extent, written.pages, buffer)?;
-        if hash_pages(work.geometry, order.extent, written.pages, buffer) == written.hash {
-            return Ok(measured(work, order, |index, _| work.expected.cv(index)));
+        measure(work, order.extent, written.pages, buffer, cvs)?;
+        if hash_values(written.pages, cvs) == written.hash {
+            work.proved(order.extent, written.pages, cvs);
+            return Ok(values(work, order, |index, _| work.expected.cv(index)));
         }
         tracing::warn!(
             extent = order.extent.0,
@@ -63,26 +64,38 @@ fn read_back(
         );
     }
     let all = pages_of(order.groups, buffer.len());
-    read_pages(work, order.extent, all, buffer)?;
-    Ok(measured(work, order, |index, range| {
-        group_cv(work.geometry, index, &buffer[range])
+    measure(work, order.extent, all, buffer, cvs)?;
+    work.proved(order.extent, all, cvs);
+    Ok(values(work, order, |_, group| {
+        group_value(work.geometry, order.extent, group, cvs)
     }))
 }
 
-/// The chaining value of each group of the order.
-fn measured(
+/// A value for each group of the order.
+fn values(
     work: &Work<'_>,
     order: CheckOrder,
-    measure: impl Fn(GroupIndex, Range<usize>) -> Cv,
+    value: impl Fn(GroupIndex, usize) -> Cv,
 ) -> Vec<(GroupIndex, Cv)> {
     let first = work.geometry.groups_of(order.extent).start;
     let of_group = |group: usize| {
         let index = GroupIndex(first + group as u64);
-        let start = group * GROUP_SIZE;
-        let range = start..start + work.geometry.group_len(index);
-        (index, measure(index, range))
+        (index, value(index, group))
     };
     order.groups.iter().map(of_group).collect()
+}
+
+/// Reads pages of the extent from the medium, and measures them.
+fn measure(
+    work: &Work<'_>,
+    extent: ExtentIndex,
+    pages: PageSet,
+    buffer: &mut IoBuffer,
+    cvs: &mut [Cv],
+) -> Result<(), Failure> {
+    read_pages(work, extent, pages, buffer)?;
+    page_cvs_in_extent(work.geometry, extent, pages, buffer, cvs);
+    Ok(())
 }
 
 /// All runs of pages of the extent at once, so that the disk sees them

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use lockstep_merkle::{CvTable, EXTENT_SIZE, Geometry, GroupIndex, PageSeed};
+use lockstep_merkle::{
+    Cv, CvTable, EXTENT_SIZE, ExtentIndex, Geometry, GroupIndex, PageIndex, PageSeed, PageSet,
+};
 use lockstep_protocol::{
     DigestKind, Failure, FailureKind, FlushTicket, Hello, Plan, Purpose, Scope, Stats,
     TargetSession, Terms, VerifyScope, VolumeState,
@@ -19,6 +21,7 @@ use super::written::WaitingForProof;
 use super::{ServeOptions, state_frame};
 use crate::failures::{sentence, volume_failed};
 use crate::limits::{APPLY_THREADS, FLUSH_EVERY, FLUSH_NEW_EVERY, MIN_MEMORY, POLL};
+use crate::pages::PageTable;
 use crate::scan::{Scan, ScanFrom};
 
 /// One target's run, shared by its threads.
@@ -30,6 +33,8 @@ pub(super) struct Work<'a> {
     pub(super) standing: VolumeState,
     pub(super) expected: Arc<dyn CvTable>,
     pub(super) unproved: WaitingForProof,
+    /// The values of the own pages, as scanned, then as proved.
+    pages: Option<PageTable>,
     pool: BufferPool,
     pub(super) marks: Mutex<Marks>,
     pub(super) sender: &'a LinkSender,
@@ -73,6 +78,11 @@ impl<'a> Work<'a> {
             window: opened.welcome.window,
         };
         let plan = opened.welcome.plan;
+        // Without a scan there is nothing to keep.
+        let pages = match hello.scope {
+            Scope::Differences => PageTable::if_small(geometry, &scratch(options)),
+            Scope::Everything => None,
+        };
         let session = TargetSession::new(terms, plan, Arc::clone(&own), Arc::clone(&expected));
         Ok(Work {
             volume: opened.volume,
@@ -85,6 +95,7 @@ impl<'a> Work<'a> {
             standing: opened.welcome.standing,
             expected,
             unproved: WaitingForProof::default(),
+            pages,
             pool: BufferPool::new(EXTENT_SIZE, buffers(options)),
             marks: Mutex::new(opened.marks),
             sender: &link.sender,
@@ -145,6 +156,20 @@ impl<'a> Work<'a> {
                 .wait_timeout(session, POLL)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
+        }
+    }
+
+    /// The values of the own pages, which tell of every group that the scan has measured.
+    pub(super) fn own_pages(&self) -> Option<&PageTable> {
+        self.pages.as_ref().filter(|_| self.plan != Plan::Create)
+    }
+
+    /// The medium holds pages of these values.
+    pub(super) fn proved(&self, extent: ExtentIndex, pages: PageSet, cvs: &[Cv]) {
+        let Some(table) = &self.pages else { return };
+        let first = self.geometry.pages_of_extent(extent).start;
+        for page in pages.iter() {
+            table.set(PageIndex(first + page as u64), cvs[page]);
         }
     }
 
@@ -209,7 +234,7 @@ impl<'a> Work<'a> {
             geometry: self.geometry,
             from: self.from,
             bytes_read: &read,
-            pages: None,
+            pages: self.pages.as_ref(),
             known: None,
         };
         let scanned = scan.run(pool, &|| self.is_over(), &|extent, cvs| {

@@ -5,16 +5,21 @@
 //!   group      ░░██░█░░░░░░░░██          █ sent   ░ the target's own, equal
 //!   written      ▒▒▒▒        ▒▒          small gaps are written along
 //! ```
-//! A group's chaining value is computed before it is written, over what it
-//! will hold: what was sent, and for the rest its own pages, read once more
-//! through the page cache as the scan reads. The medium then has to give back
-//! the written pages, byte for byte. A group of which nothing was written is
-//! read from the medium as a whole: the scan and the second reading disagree.
+//! A group's chaining value is folded, before it is written, from its pages':
+//! of what was sent as it lies in memory, and of its own others as this run's
+//! scan measured them, or as they are read once more. The same values are what
+//! the medium has to give back of the pages that were written. A group of
+//! which nothing was written is read from the medium as a whole: the scan and
+//! the second reading disagree.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use lockstep_merkle::{ExtentIndex, Geometry, GroupSet, PAGE_SIZE, PageSet};
+use lockstep_merkle::{
+    Cv, ExtentIndex, Geometry, GroupIndex, GroupSet, PAGE_SIZE, PAGES_PER_GROUP, PageSet,
+    group_cv_of_pages,
+};
 
 use crate::limits::BRIDGED_PAGES;
 
@@ -25,7 +30,7 @@ pub(super) struct Written {
     pub(super) groups: GroupSet,
     /// The pages, of those groups only, that were written or zeroed.
     pub(super) pages: PageSet,
-    /// Hash of the pages' bytes, one after the other.
+    /// Hash of the pages' chaining values, one after the other.
     pub(super) hash: blake3::Hash,
 }
 
@@ -41,26 +46,29 @@ impl Written {
     }
 }
 
-/// Hashes these pages of an extent, one after the other.
-pub(super) fn hash_pages(
-    geometry: Geometry,
-    extent: ExtentIndex,
-    pages: PageSet,
-    image: &[u8],
-) -> blake3::Hash {
+/// Hashes the chaining values of these pages of an extent, one after the other.
+pub(super) fn hash_values(pages: PageSet, cvs: &[Cv]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
-    for run in pages.runs() {
-        hasher.update(&image[bytes_of(geometry, extent, &run)]);
+    for page in pages.iter() {
+        hasher.update(cvs[page].as_bytes());
     }
     hasher.finalize()
+}
+
+/// The chaining value of a group of an extent, from those of the extent's pages.
+pub(super) fn group_value(geometry: Geometry, extent: ExtentIndex, group: usize, cvs: &[Cv]) -> Cv {
+    let index = GroupIndex(geometry.groups_of(extent).start + group as u64);
+    let first = group * PAGES_PER_GROUP;
+    let pages = &cvs[first..(first + PAGES_PER_GROUP).min(cvs.len())];
+    group_cv_of_pages(geometry, index, pages)
 }
 
 /// Where a run of pages lies in its extent, in bytes.
 pub(super) fn bytes_of(
     geometry: Geometry,
     extent: ExtentIndex,
-    pages: &std::ops::Range<usize>,
-) -> std::ops::Range<usize> {
+    pages: &Range<usize>,
+) -> Range<usize> {
     let start = geometry.page_range_in_extent(extent, pages.start).start;
     let end = geometry.page_range_in_extent(extent, pages.end - 1).end;
     start..end
@@ -71,21 +79,15 @@ pub(super) fn pages_of(groups: GroupSet, extent_len: usize) -> PageSet {
     PageSet::of_groups(groups, extent_len.div_ceil(PAGE_SIZE))
 }
 
-/// `pages`, and the gaps between them that are short and may be written
-/// along: one larger transfer costs a disk less than two.
-pub(super) fn bridged(pages: PageSet, may_bridge: impl Fn(usize) -> bool) -> PageSet {
-    let mut bridged = pages;
-    let mut end: Option<usize> = None;
-    for run in pages.runs() {
-        if let Some(end) = end
-            && run.start - end <= BRIDGED_PAGES
-            && (end..run.start).all(&may_bridge)
-        {
-            bridged.insert_range(end..run.start);
-        }
-        end = Some(run.end);
-    }
-    bridged
+/// The gaps between runs of `pages` that are short enough to be written along: one larger transfer
+/// costs a disk less than two.
+pub(super) fn short_gaps(pages: PageSet) -> impl Iterator<Item = Range<usize>> {
+    let mut end = None;
+    let before = move |run: Range<usize>| {
+        let gap = end.replace(run.end).map(|end| end..run.start);
+        gap.filter(|gap| gap.len() <= BRIDGED_PAGES)
+    };
+    pages.runs().filter_map(before)
 }
 
 /// What waits for its proof, a hundred bytes an extent. The session asks for
@@ -115,7 +117,7 @@ impl WaitingForProof {
 mod tests {
     use lockstep_merkle::{GroupSet, PageSet};
 
-    use super::{bridged, pages_of};
+    use super::{pages_of, short_gaps};
 
     fn set(pages: &[usize]) -> PageSet {
         let mut set = PageSet::EMPTY;
@@ -124,18 +126,11 @@ mod tests {
     }
 
     #[test]
-    fn short_gaps_that_may_be_written_are_and_others_are_not() {
-        let pages = set(&[0, 3, 7, 8, 10, 255]);
-        assert_eq!(
-            bridged(pages, |_| true),
-            set(&[0, 1, 2, 3, 7, 8, 9, 10, 255])
-        );
-        assert_eq!(
-            bridged(pages, |page| page != 2),
-            set(&[0, 3, 7, 8, 9, 10, 255])
-        );
-        assert_eq!(bridged(pages, |_| false), pages);
-        assert_eq!(bridged(PageSet::EMPTY, |_| true), PageSet::EMPTY);
+    fn gaps_of_two_pages_are_short_and_longer_ones_are_not() {
+        let gaps = |pages: &[usize]| short_gaps(set(pages)).collect::<Vec<_>>();
+        assert_eq!(gaps(&[0, 3, 7, 8, 10, 255]), [1..3, 9..10]);
+        assert_eq!(gaps(&[5]), []);
+        assert_eq!(gaps(&[]), []);
     }
 
     #[test]
