@@ -16,6 +16,9 @@ pub const MAX_REPAIRS: u8 = 2;
 /// differs, once to ship it, and the repairs.
 pub const MAX_WANTS_PER_EXTENT: u8 = 2 + MAX_REPAIRS;
 
+/// Warnings that a target may send in a session.
+pub const MAX_WARNINGS: u8 = 16;
+
 /// Bytes of a peer's one-line text: names and messages.
 pub const MAX_TEXT: usize = 1024;
 /// Bytes of an encoded volume identity.

@@ -171,6 +171,10 @@ pub struct Stats {
     pub bytes_written: u64,
     /// Bytes of the groups that are proved by what was read back of them.
     pub bytes_verified: u64,
+    /// Bytes read to compare and to complete what came; not those read back.
+    pub bytes_read: u64,
+    /// Bytes that were not read because their hashes are an earlier run's.
+    pub bytes_inherited: u64,
 }
 
 /// From source to target, on the control lane.
@@ -242,6 +246,9 @@ pub enum TargetFrame {
         /// Totals.
         stats: Stats,
     },
+    /// Something that the user should know; at most
+    /// [`crate::limits::MAX_WARNINGS`] in a session.
+    Warning(Text),
 }
 
 /// How a data frame's pages are packed.
@@ -295,6 +302,7 @@ impl TargetFrame {
             TargetFrame::Progress(_) => "progress",
             TargetFrame::Verified { .. } => "verified",
             TargetFrame::Failed { .. } => "failed",
+            TargetFrame::Warning(_) => "warning",
         }
     }
 }

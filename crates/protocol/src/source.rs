@@ -19,8 +19,10 @@ use std::ops::Range;
 use lockstep_merkle::{ExtentIndex, GroupSet, PAGES_PER_GROUP, Root};
 
 use crate::failure::Failure;
-use crate::limits::{MAX_CVS_PER_FRAME, MAX_WANTS_PER_EXTENT, NEWEST_VERSION, OLDEST_VERSION};
-use crate::message::{Stats, TargetFrame, VolumeState, Want, Welcome};
+use crate::limits::{
+    MAX_CVS_PER_FRAME, MAX_WANTS_PER_EXTENT, MAX_WARNINGS, NEWEST_VERSION, OLDEST_VERSION,
+};
+use crate::message::{Stats, TargetFrame, Text, VolumeState, Want, Welcome};
 use crate::terms::{Purpose, Terms, Violation};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +76,8 @@ pub enum Served {
     Compared(Stats),
     /// How far the target is.
     Progress(Stats),
+    /// Something that the user should know.
+    Warning(Text),
     /// The target is proved equal; the session is over.
     Verified {
         /// Its ledger's word.
@@ -107,6 +111,7 @@ pub struct SourceSession {
     outstanding: u16,
     asked: Vec<Asked>,
     compared: bool,
+    warnings: u8,
     done: Option<Root>,
 }
 
@@ -122,6 +127,7 @@ impl SourceSession {
             outstanding: 0,
             asked: vec![Asked::default(); extents],
             compared: false,
+            warnings: 0,
             done: None,
         }
     }
@@ -227,6 +233,12 @@ impl SourceSession {
             }
             (Stage::Counting | Stage::Held | Stage::Serving, TargetFrame::Progress(stats)) => {
                 Ok(Served::Progress(stats))
+            }
+            (Stage::Counting | Stage::Held | Stage::Serving, TargetFrame::Warning(message))
+                if self.warnings < MAX_WARNINGS =>
+            {
+                self.warnings += 1;
+                Ok(Served::Warning(message))
             }
             (Stage::Serving, TargetFrame::State(state)) => Ok(Served::State(state)),
             (Stage::Serving, TargetFrame::Verified { root, state, stats }) => {

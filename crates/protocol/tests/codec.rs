@@ -158,7 +158,7 @@ fn types_that_no_side_sends_are_refused() {
             Err(Malformed::UnknownType(kind))
         );
     }
-    for kind in [0].into_iter().chain(9..=255) {
+    for kind in [0].into_iter().chain(10..=255) {
         assert_eq!(
             TargetFrame::decode(&[kind]),
             Err(Malformed::UnknownType(kind))
@@ -290,6 +290,8 @@ fn totals_stay_far_from_an_overflow() {
         extents_compared: 0,
         bytes_written: value,
         bytes_verified: value,
+        bytes_read: value,
+        bytes_inherited: value,
     };
     assert!(TargetFrame::decode(&TargetFrame::Progress(all(MAX_VOLUME_SIZE)).encode()).is_ok());
     assert_eq!(

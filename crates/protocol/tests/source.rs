@@ -2,10 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use lockstep_merkle::{EXTENT_SIZE, ExtentIndex, Geometry, GroupSet, PageDigest, Root};
-use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_WANTS_PER_EXTENT};
+use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_WANTS_PER_EXTENT, MAX_WARNINGS};
 use lockstep_protocol::{
     Failure, FailureKind, Hold, Plan, Purpose, Scope, Served, SourceSession, Stats, TargetFrame,
-    Terms, VerifyScope, Violation, VolumeState, Want, Welcome,
+    Terms, Text, VerifyScope, Violation, VolumeState, Want, Welcome,
 };
 
 const SIZE: u64 = 3 * EXTENT_SIZE as u64 + 5;
@@ -81,6 +81,7 @@ fn every_frame() -> Vec<TargetFrame> {
             state: VolumeState::Failed,
             stats: Stats::default(),
         },
+        TargetFrame::Warning(Text::new("look")),
     ]
 }
 
@@ -142,17 +143,17 @@ const SCENARIOS: [Scenario; 10] = [
 /// Rows: what has happened. Columns: the frame that comes. Cells: the stage after it, `!` before
 /// those that end the session as a violation.
 const TRANSITIONS: &str = "
-                          welcome   refused   want      state     compared  progress  verified  failed
-greeting                  shipping  ended     !ended    !ended    !ended    !ended    !ended    ended
-greeting, holding         counting  ended     !ended    !ended    !ended    !ended    !ended    ended
-counting, digests to go   !ended    !ended    !ended    !ended    !ended    counting  !ended    ended
-counting                  !ended    !ended    counting  !ended    held      counting  !ended    ended
-counting, count owed      !ended    !ended    counting  !ended    !ended    counting  !ended    ended
-held                      !ended    !ended    !ended    !ended    !ended    held      !ended    ended
-shipping, digests to go   !ended    !ended    !ended    shipping  !ended    shipping  !ended    ended
-shipping                  !ended    !ended    shipping  shipping  shipping  shipping  ended     ended
-shipping, data owed       !ended    !ended    shipping  shipping  shipping  shipping  !ended    ended
-ended                     !ended    !ended    !ended    !ended    !ended    !ended    !ended    !ended
+                          welcome   refused   want      state     compared  progress  verified  failed    warning
+greeting                  shipping  ended     !ended    !ended    !ended    !ended    !ended    ended     !ended
+greeting, holding         counting  ended     !ended    !ended    !ended    !ended    !ended    ended     !ended
+counting, digests to go   !ended    !ended    !ended    !ended    !ended    counting  !ended    ended     counting
+counting                  !ended    !ended    counting  !ended    held      counting  !ended    ended     counting
+counting, count owed      !ended    !ended    counting  !ended    !ended    counting  !ended    ended     counting
+held                      !ended    !ended    !ended    !ended    !ended    held      !ended    ended     held
+shipping, digests to go   !ended    !ended    !ended    shipping  !ended    shipping  !ended    ended     shipping
+shipping                  !ended    !ended    shipping  shipping  shipping  shipping  ended     ended     shipping
+shipping, data owed       !ended    !ended    shipping  shipping  shipping  shipping  !ended    ended     shipping
+ended                     !ended    !ended    !ended    !ended    !ended    !ended    !ended    !ended    !ended
 ";
 
 /// The stage, as the session's own refusals name it.
@@ -196,6 +197,20 @@ fn every_frame_in_every_stage() {
     table.push(String::new());
     let table = table.join("\n");
     assert_eq!(table, TRANSITIONS, "the table is now:\n{table}");
+}
+
+#[test]
+fn a_target_warns_so_many_times_and_no_more() {
+    let warning = || TargetFrame::Warning(Text::new("look"));
+    let mut session = finished(Hold::None);
+    for _ in 0..MAX_WARNINGS {
+        let served = session.handle(warning());
+        assert_eq!(served, Ok(Served::Warning(Text::new("look"))));
+    }
+    assert!(matches!(
+        session.handle(warning()),
+        Err(Violation::OutOfTurn { .. })
+    ));
 }
 
 #[test]

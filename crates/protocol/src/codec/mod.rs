@@ -23,12 +23,14 @@
 //!   6 progress   stats
 //!   7 verified   32 B root, state, stats
 //!   8 failed     failure, state, stats
+//!   9 warning    text
 //!
 //! flag           u8, 0 or 1
 //! text, identity u16 length, bytes
 //! failure        u8 exit code, text message, text hint
 //! state          u8: unknown, consistent, inconsistent, failed
-//! stats          u64 extents compared, u64 bytes written, u64 bytes verified
+//! stats          u64 extents compared, u64 bytes written, u64 bytes verified,
+//!                u64 bytes read, u64 bytes inherited
 //!
 //! data head      u8 encoding, u64 extent, 32 B data pages, 32 B zero pages, u16 0
 //! ```
@@ -134,6 +136,7 @@ impl TargetFrame {
                 state,
                 stats,
             } => out.u8(8).failure(failure).state(*state).stats(stats).end(),
+            TargetFrame::Warning(message) => out.u8(9).text(message.as_str()).end(),
         }
         out.0
     }
@@ -164,6 +167,7 @@ impl TargetFrame {
                 state: input.state()?,
                 stats: input.stats()?,
             },
+            9 => TargetFrame::Warning(input.text()?),
             other => return Err(Malformed::UnknownType(other)),
         };
         input.end()?;

@@ -18,6 +18,9 @@ const MAX_GROUPS: u64 = MAX_VOLUME_SIZE / GROUP_SIZE as u64;
 /// Bytes that a target can have written: all of the largest volume, at every
 /// want. Sums over many targets stay far from an overflow.
 const MAX_BYTES: u64 = MAX_VOLUME_SIZE * MAX_WANTS_PER_EXTENT as u64;
+/// A sample and a scan, then for each want the digests and what completes the
+/// pages that came.
+const MAX_BYTES_READ: u64 = 2 * MAX_VOLUME_SIZE + 2 * MAX_BYTES;
 
 /// What is left to read of a frame.
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
@@ -93,7 +96,7 @@ impl Reader<'_> {
         Ok(head)
     }
 
-    fn text(&mut self) -> Result<Text, Malformed> {
+    pub(super) fn text(&mut self) -> Result<Text, Malformed> {
         let bytes = self.sized(MAX_TEXT, "text")?;
         Ok(Text::new(&String::from_utf8_lossy(bytes)))
     }
@@ -125,6 +128,8 @@ impl Reader<'_> {
             extents_compared: self.at_most(MAX_EXTENTS, "number of extents compared")?,
             bytes_written: self.at_most(MAX_BYTES, "number of bytes written")?,
             bytes_verified: self.at_most(MAX_BYTES, "number of bytes verified")?,
+            bytes_read: self.at_most(MAX_BYTES_READ, "number of bytes read")?,
+            bytes_inherited: self.at_most(MAX_VOLUME_SIZE, "number of bytes inherited")?,
         })
     }
 

@@ -43,7 +43,7 @@ impl Writer {
 
     pub(super) fn end(&mut self) {}
 
-    fn text(&mut self, text: &str) -> &mut Writer {
+    pub(super) fn text(&mut self, text: &str) -> &mut Writer {
         let text = Text::new(text);
         self.sized(text.as_str().as_bytes())
     }
@@ -77,6 +77,8 @@ impl Writer {
         self.u64(stats.extents_compared)
             .u64(stats.bytes_written)
             .u64(stats.bytes_verified)
+            .u64(stats.bytes_read)
+            .u64(stats.bytes_inherited)
     }
 
     pub(super) fn hello(&mut self, hello: &Hello) {

@@ -82,6 +82,7 @@ pub(super) fn sample_target_frames() -> Vec<TargetFrame> {
             state: VolumeState::Failed,
             stats: stats(),
         },
+        TargetFrame::Warning(Text::new("look")),
     ]
 }
 
@@ -109,6 +110,8 @@ fn stats() -> Stats {
         extents_compared: 0x0a,
         bytes_written: 0x0b0c,
         bytes_verified: 0x0d0e_0f00,
+        bytes_read: 0x1011,
+        bytes_inherited: 0x1213_1415,
     }
 }
 
@@ -152,7 +155,7 @@ fn the_bytes_of_version_1_stay_what_they_are() {
 fn the_bytes_of_version_1_are_still_understood() {
     let lines = lines();
     let (source, rest) = lines.split_at(6);
-    let (target, heads) = rest.split_at(8);
+    let (target, heads) = rest.split_at(9);
     for ((_, bytes), frame) in source.iter().zip(sample_source_frames()) {
         assert_eq!(SourceFrame::decode(bytes), Ok(frame));
     }

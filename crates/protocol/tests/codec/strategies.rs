@@ -48,13 +48,14 @@ fn state() -> impl Strategy<Value = VolumeState> {
 fn stats() -> impl Strategy<Value = Stats> {
     (
         0..=MAX_VOLUME_SIZE >> 20,
-        0..=MAX_VOLUME_SIZE,
-        0..=MAX_VOLUME_SIZE,
+        std::array::from_fn::<_, 4, _>(|_| 0..=MAX_VOLUME_SIZE),
     )
-        .prop_map(|(extents_compared, bytes_written, bytes_verified)| Stats {
+        .prop_map(|(extents_compared, bytes)| Stats {
             extents_compared,
-            bytes_written,
-            bytes_verified,
+            bytes_written: bytes[0],
+            bytes_verified: bytes[1],
+            bytes_read: bytes[2],
+            bytes_inherited: bytes[3],
         })
 }
 
@@ -207,6 +208,7 @@ pub(super) fn target_frame() -> impl Strategy<Value = TargetFrame> {
             state,
             stats
         }),
+        text().prop_map(TargetFrame::Warning),
     ]
 }
 

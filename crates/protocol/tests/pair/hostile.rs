@@ -7,7 +7,7 @@ use lockstep_merkle::{
 use lockstep_protocol::limits::{DATA_HEAD_LEN, MAX_WINDOW};
 use lockstep_protocol::{
     DataHead, Encoding, Evidence, Failure, FailureKind, Plan, SourceFrame, Stats, TargetFrame,
-    VolumeState, Want, Welcome,
+    Text, VolumeState, Want, Welcome,
 };
 
 use crate::random::Random;
@@ -97,7 +97,7 @@ fn altered(random: &mut Random, known: &SourceFrame) -> SourceFrame {
 
 fn target_frame(random: &mut Random, extents: u64, done: Option<Root>) -> TargetFrame {
     let stats = Stats::default();
-    match random.below(8) {
+    match random.below(9) {
         0 => TargetFrame::Welcome(Welcome {
             version: random.below(3) as u16,
             window: 1 + random.below(usize::from(MAX_WINDOW)) as u16,
@@ -120,6 +120,7 @@ fn target_frame(random: &mut Random, extents: u64, done: Option<Root>) -> Target
             state: VolumeState::Consistent,
             stats,
         },
+        5 => TargetFrame::Warning(Text::new("look")),
         _ => TargetFrame::Want(want(random, extents)),
     }
 }
