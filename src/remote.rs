@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
+use std::num::NonZeroU32;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lockstep_engine::{Connect, Connected};
+use lockstep_engine::{Connect, Connected, FullScanEvery, KeepBase, Reuse};
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_transport::quic::QuicOptions;
 use lockstep_transport::remote::{self, DialRequest, Policy, RemoteError};
@@ -58,6 +59,7 @@ pub(crate) struct RemoteTarget {
     pub(crate) memory: u64,
     pub(crate) threads: Option<u64>,
     pub(crate) uring: bool,
+    pub(crate) reuse: Reuse,
 }
 
 /// What the far side is told to do.
@@ -72,6 +74,8 @@ pub(crate) struct Errand {
     pub(crate) threads: Option<usize>,
     /// io_uring, where the kernel there lets it be used.
     pub(crate) uring: bool,
+    /// What is taken over from earlier runs.
+    pub(crate) reuse: Reuse,
 }
 
 /// An errand on the wire. Paths are hexadecimal, since JSON has no place for bytes that are not
@@ -85,6 +89,39 @@ struct Wire {
     memory: u64,
     threads: Option<u64>,
     uring: bool,
+    delta: bool,
+    full_scan_runs: NonZeroU32,
+    full_scan_seconds: u64,
+    keep_base: WireKeepBase,
+}
+
+/// When the far side keeps a snapshot of the target.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WireKeepBase {
+    WhileThereIsRoom,
+    AtMost(u64),
+    Never,
+}
+
+impl From<KeepBase> for WireKeepBase {
+    fn from(keep: KeepBase) -> WireKeepBase {
+        match keep {
+            KeepBase::WhileThereIsRoom => WireKeepBase::WhileThereIsRoom,
+            KeepBase::AtMost(bytes) => WireKeepBase::AtMost(bytes),
+            KeepBase::Never => WireKeepBase::Never,
+        }
+    }
+}
+
+impl From<WireKeepBase> for KeepBase {
+    fn from(keep: WireKeepBase) -> KeepBase {
+        match keep {
+            WireKeepBase::WhileThereIsRoom => KeepBase::WhileThereIsRoom,
+            WireKeepBase::AtMost(bytes) => KeepBase::AtMost(bytes),
+            WireKeepBase::Never => KeepBase::Never,
+        }
+    }
 }
 
 impl Reach {
@@ -148,6 +185,7 @@ impl RemoteTarget {
                 .threads
                 .and_then(|threads| usize::try_from(threads).ok()),
             uring: self.uring,
+            reuse: self.reuse,
         }
     }
 }
@@ -229,6 +267,10 @@ impl Errand {
             memory: self.memory,
             threads: self.threads.and_then(|threads| u64::try_from(threads).ok()),
             uring: self.uring,
+            delta: self.reuse.delta,
+            full_scan_runs: self.reuse.full_scan_every.runs,
+            full_scan_seconds: self.reuse.full_scan_every.age.as_secs(),
+            keep_base: self.reuse.keep_base.into(),
         };
         serde_json::to_vec(&wire).map_err(|error| error.to_string())
     }
@@ -248,6 +290,14 @@ impl Errand {
             memory: wire.memory,
             threads: threads.and_then(|threads| usize::try_from(threads).ok()),
             uring: wire.uring,
+            reuse: Reuse {
+                delta: wire.delta,
+                full_scan_every: FullScanEvery {
+                    runs: wire.full_scan_runs,
+                    age: Duration::from_secs(wire.full_scan_seconds),
+                },
+                keep_base: wire.keep_base.into(),
+            },
         })
     }
 }
@@ -284,7 +334,7 @@ fn unhex(text: &str) -> Result<PathBuf, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Errand, Reach, TransportChoice};
+    use super::{Errand, KeepBase, Reach, Reuse, TransportChoice};
     use crate::target::Target;
     use proptest::prelude::{any, prop_assert_eq, proptest};
     use std::ffi::{OsStr, OsString};
@@ -311,16 +361,27 @@ mod tests {
         );
     }
 
+    /// An errand with this in place of `path` and of what follows `delta`.
+    fn errand(path: &str, rest: &str) -> String {
+        format!(
+            r#"{{"path":"{path}","state_dir":null,"who":"","memory":0,"threads":null,"uring":false,"delta":true,{rest}}}"#
+        )
+    }
+
     #[test]
     fn errands_that_are_none_are_refused() {
+        let rest = r#""full_scan_runs":10,"full_scan_seconds":1,"keep_base":"never""#;
+        assert!(Errand::decode(errand("2f61", rest).as_bytes()).is_ok());
         for payload in [
-            "",
-            "{}",
-            r#"{"path":"","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
-            r#"{"path":"2f0","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
-            r#"{"path":"2f00","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
-            r#"{"path":"zz","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
-            r#"{"path":"2f61","state_dir":null,"who":"","memory":0,"threads":null,"uring":false,"x":1}"#,
+            String::new(),
+            "{}".to_owned(),
+            errand("", rest),
+            errand("2f0", rest),
+            errand("2f00", rest),
+            errand("zz", rest),
+            errand("2f61", &format!(r#"{rest},"x":1"#)),
+            errand("2f61", &rest.replace("10", "0")),
+            errand("2f61", &rest.replace("never", "always")),
         ] {
             assert!(Errand::decode(payload.as_bytes()).is_err(), "{payload}");
         }
@@ -333,6 +394,8 @@ mod tests {
             who in "[a-z]{0,20}",
             memory in any::<u64>(),
             threads in proptest::option::of(1usize..=256),
+            delta in any::<bool>(),
+            at_most in any::<u64>(),
         ) {
             let errand = Errand {
                 path: PathBuf::from(OsString::from_vec(path)),
@@ -341,6 +404,11 @@ mod tests {
                 memory,
                 threads,
                 uring: true,
+                reuse: Reuse {
+                    delta,
+                    keep_base: KeepBase::AtMost(at_most),
+                    ..Reuse::default()
+                },
             };
             let payload = errand.encode().expect("it is short enough");
             assert!(payload.len() < 32 * 1024);

@@ -152,6 +152,8 @@ mod tests {
             state: VolumeState::Consistent,
             bytes_differing,
             bytes_written: bytes_differing,
+            bytes_read: 0,
+            bytes_inherited: 0,
             bytes_sent,
             bytes_received: 0,
             elapsed: Duration::from_millis(2_000),

@@ -38,6 +38,7 @@ pub(super) fn run(context: &Context) -> Result<u8, Failure> {
             true => IoEngine::Uring,
             false => IoEngine::Threads,
         },
+        reuse: errand.reuse,
     };
     let served = serve(answered.link, options, cancel);
     drop(answered.lifeline);

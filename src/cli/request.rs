@@ -104,8 +104,8 @@ pub(super) struct RunOptions {
         env = "LOCKSTEP_FULL_SCAN_DAYS"
     )]
     full_scan_days: u16,
-    /// Keep the snapshot, so that the next run reads only what changed: auto (while there is room),
-    /// never, or SIZE, the most that it may come to hold
+    /// Keep a snapshot at each end, so that the next run reads only what changed: auto (while there is
+    /// room), never, or SIZE, the most that one may come to hold
     #[arg(long, value_name = "SIZE", default_value = "auto", env = "LOCKSTEP_KEEP_BASE",
           value_parser = keep_base)]
     keep_base: KeepBase,
@@ -305,6 +305,7 @@ impl RunOptions {
                             threads: self.threads,
                             // The far side's kernel may allow what this one forbids.
                             uring: self.io != IoChoice::Threads,
+                            reuse: self.reuse(),
                         }),
                     },
                 })
@@ -325,6 +326,7 @@ impl RunOptions {
             memory: self.memory,
             threads: self.threads(),
             io,
+            reuse: self.reuse(),
         })
     }
 }

@@ -16,8 +16,10 @@
     expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
 )]
 
+mod base;
 mod cancel;
 mod clock;
+mod distrust;
 mod failures;
 mod hash;
 mod limits;

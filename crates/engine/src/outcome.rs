@@ -53,6 +53,10 @@ pub struct TargetOutcome {
     pub bytes_differing: u64,
     /// Bytes made equal, zeroed ranges included.
     pub bytes_written: u64,
+    /// Bytes that the target read of itself, those read back left out.
+    pub bytes_read: u64,
+    /// Bytes that it did not read because an earlier run left their hashes.
+    pub bytes_inherited: u64,
     /// Bytes sent over the link, framing included.
     pub bytes_sent: u64,
     /// Bytes received over the link, framing included.
@@ -84,7 +88,7 @@ pub struct Outcome {
     pub snapshot: &'static str,
     /// How still the volume's users were when it was made; `None` without a snapshot.
     pub level: Option<Level>,
-    /// Whether every byte was read, or some hashes were taken over.
+    /// Whether every byte was read at both ends, or some hashes were taken over.
     pub proof: ProofLevel,
     /// One instant or not.
     pub consistency: Consistency,

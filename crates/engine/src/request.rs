@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lockstep_index::FullScanEvery;
 use lockstep_protocol::{Failure, Purpose, Scope, VerifyScope};
+use lockstep_snapshot::Space;
 use lockstep_transport::Link;
 use lockstep_volume::IoEngine;
 
@@ -64,7 +65,7 @@ pub struct Reuse {
     pub keep_base: KeepBase,
 }
 
-/// When a source's snapshot is kept as the base of the next run.
+/// When a volume's snapshot is kept as the base of the next run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeepBase {
     /// If a tenth of what it may come to hold is free.
@@ -73,6 +74,20 @@ pub enum KeepBase {
     AtMost(u64),
     /// Never.
     Never,
+}
+
+/// Of what the base may come to pin, this part must be free for it to be kept: one in ten.
+const FREE_PART: u64 = 10;
+
+impl KeepBase {
+    /// Whether a snapshot that costs this much space is kept.
+    pub(crate) fn has_room(self, space: Space) -> bool {
+        match self {
+            KeepBase::Never => false,
+            KeepBase::AtMost(bytes) => space.at_risk <= bytes,
+            KeepBase::WhileThereIsRoom => space.free >= space.at_risk / FREE_PART,
+        }
+    }
 }
 
 /// Runs, the next full scan included, of which one reads everything.

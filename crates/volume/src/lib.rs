@@ -68,3 +68,4 @@ pub use source::{Held, Hold, HoldLost, Source, open_source, open_source_with};
 pub use target::{Stamp, Target, TargetPlan, TargetRequest, open_target};
 pub use uring::probe_uring;
 pub use volume::{IoEngine, Volume, VolumeKind};
+pub use watch::OtherWriters;

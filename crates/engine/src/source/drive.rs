@@ -418,6 +418,10 @@ impl Lane<'_> {
             Served::Ship { want, first } => self.queue(wants, Order::shipping(want, first)),
             Served::State(state) => self.changed(state),
             Served::Progress(stats) => self.target.facts().stats = stats,
+            Served::Warning(message) => self.common.monitor.notice(Notice::Warning {
+                target: Some(self.target.index),
+                message: message.as_str().to_owned(),
+            }),
             Served::Compared(stats) => return self.compared(stats),
             Served::Verified { state, stats } => {
                 self.target.facts().stats = stats;

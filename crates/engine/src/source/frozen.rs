@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use lockstep_index::IndexStore;
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_quiesce::Level;
 use lockstep_snapshot::{
@@ -15,7 +14,7 @@ use super::still;
 use crate::failures::{sentence, source_unopened, unfrozen_source};
 use crate::monitor::{Monitor, Notice};
 use crate::request::{Request, SnapshotChoice};
-use crate::snapshots::{bases, is_read};
+use crate::snapshots::release_leftovers;
 
 /// What a run reads, and what the volume is that it stands for.
 pub(super) struct Frozen {
@@ -256,6 +255,11 @@ impl FrozenImage {
         self.registry.named(&self.snapshot.provider)
     }
 
+    /// The providers that it came from.
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// Releases a snapshot of the same volume, whoever made it.
     pub(super) fn release(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         match self.registry.named(&snapshot.provider) {
@@ -310,7 +314,7 @@ fn freeze(
     let volume = VolumeName::of_path(live.path());
     let name = SnapshotName::new(&volume, run)
         .map_err(|error| unfrozen_source(&unfit(error.to_string())))?;
-    recover(request, maker, live.path(), &volume);
+    release_leftovers(&request.state_dir, maker, live.path());
     // Whoever writes the volume is not to wait for the lease that came with opening it.
     live.release_hold();
     let (snapshot, level) = still::snapshot(request, maker, live.path(), &name)?;
@@ -340,35 +344,4 @@ fn freeze(
             space,
         }),
     })
-}
-
-/// Releases what killed runs left: images that nobody reads and that no index names.
-fn recover(request: &Request, provider: &dyn Provider, volume: &Path, name: &VolumeName) {
-    let found = match provider.recover(volume, name) {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::warn!(
-                "earlier snapshots were not looked for: {}",
-                sentence(&error)
-            );
-            return;
-        }
-    };
-    let bases = match bases(&IndexStore::at(&request.state_dir)) {
-        Ok(bases) => bases,
-        Err(failure) => {
-            tracing::warn!("earlier snapshots are left alone: {}", failure.message);
-            return;
-        }
-    };
-    for snapshot in found.whole {
-        let is_base = bases.iter().any(|(_, base)| base.name == snapshot.name);
-        if is_base || is_read(provider, &snapshot) {
-            continue;
-        }
-        match provider.release(&snapshot) {
-            Ok(()) => tracing::info!("released {}, which a run left behind", snapshot.name),
-            Err(error) => tracing::warn!("{} stays: {}", snapshot.name, sentence(&error)),
-        }
-    }
 }

@@ -7,9 +7,9 @@ use lockstep_protocol::{Evidence, Failure, FailureKind, Purpose};
 use lockstep_snapshot::Health;
 use lockstep_volume::{HoldLost, Source, VolumeKind};
 
-use super::base::Base;
 use super::feed::{Feed, Finish};
 use super::frozen::Frozen;
+use crate::base::Base;
 use crate::failures::{sentence, volume_failed};
 use crate::hash::fold_table;
 use crate::pages::PageTable;

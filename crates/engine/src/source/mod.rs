@@ -26,7 +26,6 @@ use lockstep_protocol::{
 use lockstep_snapshot::Health;
 use lockstep_volume::{Identity, MappedCvs, Source, Volume};
 
-use self::base::{Base, Found};
 use self::drive::Common;
 use self::feed::Feed;
 use self::frozen::Frozen;
@@ -34,7 +33,9 @@ use self::room::{Room, RoomWatch};
 use self::summary::{Ending, outcome, unopened};
 use self::target::{News, Target};
 use self::throttle::Throttle;
+use crate::base::{Base, Found};
 use crate::cancel::{Cancel, Cause};
+use crate::distrust;
 use crate::failures::{sentence, volume_failed};
 use crate::hash::hashing_pool;
 use crate::limits::{
@@ -299,7 +300,8 @@ impl<'a> Run<'a> {
             return Ok(Some(self.base.get_or_init(|| base)));
         }
         self.warn("ALARM: what the snapshot's delta calls unchanged is not; targets that rest on its earlier word may differ from the source: sync or verify each of them. Everything is read now, and from now on".to_owned());
-        if let Some(trouble) = base::distrust_from_now_on(self.frozen, &self.request) {
+        if let Some(trouble) = distrust::from_now_on(&self.request.state_dir, self.frozen.volume())
+        {
             self.warn(trouble);
         }
         Ok(None)

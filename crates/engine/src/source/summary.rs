@@ -49,10 +49,7 @@ pub(super) fn outcome(ending: &Ending<'_>) -> Outcome {
         elapsed: ending.elapsed,
         snapshot: ending.frozen.provider(ending.choice),
         level: ending.frozen.level(),
-        proof: match finish.map(|finish| finish.evidence) {
-            Some(Evidence::Delta) => ProofLevel::Delta,
-            _ => ProofLevel::Full,
-        },
+        proof: proof(ending),
         consistency: if held && (proved || finish.is_none()) {
             Consistency::PointInTime
         } else {
@@ -64,6 +61,17 @@ pub(super) fn outcome(ending: &Ending<'_>) -> Outcome {
                 .saturating_sub(ending.feed.bytes_inherited.load(Ordering::Relaxed)),
         },
         targets,
+    }
+}
+
+/// Full only if nobody took over a hash, at either end.
+fn proof(ending: &Ending<'_>) -> ProofLevel {
+    let evidence = ending.feed.finished().map(|finish| finish.evidence);
+    let inherits = |target: &Target| target.facts().stats.bytes_inherited > 0;
+    if evidence == Some(Evidence::Delta) || ending.targets.iter().any(inherits) {
+        ProofLevel::Delta
+    } else {
+        ProofLevel::Full
     }
 }
 
@@ -80,6 +88,8 @@ pub(super) fn unopened(
         state: VolumeState::Unknown,
         bytes_differing: 0,
         bytes_written: 0,
+        bytes_read: 0,
+        bytes_inherited: 0,
         bytes_sent: 0,
         bytes_received: 0,
         elapsed: Duration::ZERO,
@@ -154,6 +164,8 @@ fn one(ending: &Ending<'_>, target: &Target, name: &str) -> TargetOutcome {
             Purpose::Sync => facts.stats.bytes_written,
             Purpose::Compare => 0,
         },
+        bytes_read: facts.stats.bytes_read,
+        bytes_inherited: facts.stats.bytes_inherited,
         bytes_sent: facts.meter.as_ref().map_or(0, |meter| meter.bytes_sent()),
         bytes_received: facts
             .meter

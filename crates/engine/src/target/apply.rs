@@ -13,6 +13,7 @@ use lockstep_protocol::{
 };
 use lockstep_transport::{Bulk, BulkReceiver};
 
+use super::values::Overlay;
 use super::work::Work;
 use super::written::{Written, bridged, bytes_of, hash_pages, pages_of};
 use crate::failures::sentence;
@@ -67,12 +68,17 @@ impl<'a, 'b> Applier<'a, 'b> {
             return Ok(());
         };
         image.set_len(self.work.geometry.extent_len(head.extent));
-        self.read_own(&head, order, &mut image)?;
-        let own = self.own_data(&head, order, &image);
+        let own = match self.work.values.table() {
+            Some(_) => self.own_in_memory(&head, order, &mut image)?,
+            None => {
+                self.read_own(&head, order, &mut image)?;
+                self.own_data(&head, order, &image)
+            }
+        };
         self.put_in_place(frame, &head, &mut image)?;
         let data = bridged(head.data, |page| own.contains(page));
         let written = self.promise(&head, order, data.union(head.zero), &image);
-        let applied = if self.fits(&head, order, &image) {
+        let applied = if self.fits(&head, written, &image) {
             let bytes = self.write(&head, data, written, &image)?;
             Applied::Written { bytes }
         } else {
@@ -107,9 +113,7 @@ impl<'a, 'b> Applier<'a, 'b> {
             let offset = extent.start + range.start as u64;
             let bytes = &mut image[range];
             if has_own_bytes(work.plan, order.mode) {
-                work.volume
-                    .read_at(offset, bytes)
-                    .map_err(|error| work.disk_failed(&error))?;
+                work.read(offset, bytes)?;
             } else {
                 bytes.fill(0);
             }
@@ -138,6 +142,38 @@ impl<'a, 'b> Applier<'a, 'b> {
             }
         }
         own
+    }
+
+    /// The same where the values of all pages are known: only what the page cache has is read, and
+    /// only between pages that were sent.
+    fn own_in_memory(
+        &self,
+        head: &DataHead,
+        order: ApplyOrder,
+        image: &mut [u8],
+    ) -> Result<PageSet, Failure> {
+        let work = self.work;
+        let mut own = PageSet::EMPTY;
+        if !has_own_bytes(work.plan, order.mode) {
+            return Ok(own);
+        }
+        let asked = pages_of(order.groups, image.len());
+        let between = bridged(head.data, |page| {
+            asked.contains(page) && !head.zero.contains(page)
+        });
+        let offset = work.geometry.extent_range(head.extent).start;
+        for page in between.iter().filter(|page| !head.data.contains(*page)) {
+            let range = self.bytes(head.extent, &(page..page + 1));
+            let bytes = &mut image[range.clone()];
+            let is_cached = work
+                .volume
+                .read_if_cached(offset + range.start as u64, bytes)
+                .map_err(|error| work.disk_failed(&error))?;
+            if is_cached && !is_zero(bytes) {
+                own.insert(page);
+            }
+        }
+        Ok(own)
     }
 
     /// Overlays the extent's image with what was sent.
@@ -202,10 +238,19 @@ impl<'a, 'b> Applier<'a, 'b> {
     }
 
     /// Whether every group would have its promised chaining value.
-    fn fits(&self, head: &DataHead, order: ApplyOrder, image: &[u8]) -> bool {
+    fn fits(&self, head: &DataHead, written: Written, image: &[u8]) -> bool {
         let geometry = self.work.geometry;
+        if let Some(table) = self.work.values.table() {
+            let overlay = Overlay {
+                geometry,
+                extent: head.extent,
+                image,
+                pages: written.pages,
+            };
+            return overlay.fits(table, written.groups, |group| self.work.expected.cv(group));
+        }
         let first = geometry.groups_of(head.extent).start;
-        order.groups.iter().all(|group| {
+        written.groups.iter().all(|group| {
             let index = GroupIndex(first + group as u64);
             let bytes = &image[group_bytes(group, image.len())];
             group_cv(geometry, index, bytes) == self.work.expected.cv(index)

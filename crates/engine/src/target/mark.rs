@@ -59,6 +59,12 @@ impl Marks {
         Ok(())
     }
 
+    /// What the ledger says is wrong: `inconsistent`, before anything is
+    /// written, and for good if nothing will be.
+    pub(super) fn doubt(&mut self, identity: Option<String>) -> Result<(), Failure> {
+        self.overwrite(identity.as_deref())
+    }
+
     /// Step 4, the good end.
     pub(super) fn consistent(
         &mut self,

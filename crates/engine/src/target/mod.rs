@@ -13,11 +13,14 @@
 mod apply;
 mod check;
 mod finish;
+mod inherit;
 mod mark;
 mod open;
+mod own;
 mod place;
 #[cfg(test)]
 mod tests;
+mod values;
 mod want;
 mod work;
 mod written;
@@ -30,12 +33,15 @@ use lockstep_protocol::{Failure, FailureKind, Hello, SourceFrame, TargetFrame, V
 use lockstep_transport::{Link, LinkError};
 use lockstep_volume::IoEngine;
 
+use self::finish::Finished;
+use self::inherit::Legacy;
 use self::open::Opened;
 use self::work::Work;
 use crate::cancel::Cancel;
 use crate::failures::{link_broke, sentence};
 use crate::hash::hashing_pool;
 use crate::limits::{APPLY_THREADS, CHECK_THREADS, HELLO_TIMEOUT, LINK_POLL};
+use crate::request::Reuse;
 
 /// Where and how a target is served.
 #[derive(Clone, Debug)]
@@ -52,6 +58,8 @@ pub struct ServeOptions {
     pub threads: usize,
     /// How the disk is read and written.
     pub io: IoEngine,
+    /// What is taken over from earlier runs.
+    pub reuse: Reuse,
 }
 
 /// Serves one run on a link, to its end.
@@ -131,10 +139,13 @@ fn attend(
         work.end();
         result
     });
-    let result = result.and_then(|()| finish::mark(&work));
-    let (frame, result) = last_word(&work, result);
+    let result = result.and_then(|()| finish::mark(&work, &pool));
+    let (frame, legacy, result) = last_word(&work, result);
     // Whoever opens a sealed file waits until it is let go: not for the link.
     drop(work);
+    if let Some(legacy) = legacy {
+        legacy.leave(&link.sender);
+    }
     if let Some(frame) = frame {
         // A source that is gone finds the state in the ledger.
         let _ = link.sender.control(Bytes::from(frame.encode()));
@@ -143,16 +154,22 @@ fn attend(
     result
 }
 
-/// What the source is told in the end, once every thread has ended.
+/// What the source is told in the end, once every thread has ended, and what
+/// the next run is.
 fn last_word(
     work: &Work<'_>,
-    result: Result<finish::Finished, Failure>,
-) -> (Option<TargetFrame>, Result<(), Failure>) {
+    result: Result<Finished, Failure>,
+) -> (Option<TargetFrame>, Option<Legacy>, Result<(), Failure>) {
     match result {
-        Ok(finish::Finished::Compared) => (None, Ok(())),
-        Ok(finish::Finished::Proved { root, state }) => {
+        Ok(Finished::Compared) => (None, None, Ok(())),
+        Ok(Finished::Proved {
+            root,
+            identity,
+            state,
+        }) => {
             let stats = work.stats();
-            (Some(TargetFrame::Verified { root, state, stats }), Ok(()))
+            let frame = TargetFrame::Verified { root, state, stats };
+            (Some(frame), work.legacy(root, identity), Ok(()))
         }
         Err(failure) => {
             let (failure, state) = finish::give_up(work, failure);
@@ -161,7 +178,7 @@ fn last_word(
                 state,
                 stats: work.stats(),
             };
-            (Some(frame), Err(failure))
+            (Some(frame), None, Err(failure))
         }
     }
 }

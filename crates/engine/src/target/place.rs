@@ -1,6 +1,9 @@
 //! What a target's run needs of the place that it writes, beyond a volume.
 
-use lockstep_volume::{IoFailure, OpenError, Target, Volume};
+use lockstep_volume::{IoFailure, OpenError, OtherWriters, Stamp, Target, Volume};
+
+/// Tells, once the place was let go, whether nobody has written it since.
+pub(super) type Untouched = Box<dyn Fn() -> bool + Send>;
 
 /// A volume that can be overwritten, and sealed when it is right.
 pub(super) trait Place: Volume {
@@ -13,6 +16,13 @@ pub(super) trait Place: Volume {
     /// Proves that nobody else opened it, gives it its name; what the ledger
     /// is to know it by.
     fn seal(&self) -> Result<String, OpenError>;
+
+    /// Who else wrote it since it was opened; to be asked after the seal.
+    fn other_writers(&self) -> OtherWriters;
+
+    /// What tells later whether anybody wrote it; nothing if somebody else did
+    /// already, or where that cannot be told. Once, after the seal.
+    fn untouched(&self) -> Option<Untouched>;
 
     /// Removes an unfinished file that this run made.
     fn discard_partial(&self);
@@ -29,6 +39,18 @@ impl Place for Target {
 
     fn seal(&self) -> Result<String, OpenError> {
         Target::seal(self).map(|identity| identity.durable_text())
+    }
+
+    fn other_writers(&self) -> OtherWriters {
+        Target::other_writers(self)
+    }
+
+    fn untouched(&self) -> Option<Untouched> {
+        let stamp = self.stamp()?;
+        let path = self.canonical_path().to_path_buf();
+        Some(Box::new(move || {
+            Stamp::of_path(&path).is_ok_and(|now| now == stamp)
+        }))
     }
 
     fn discard_partial(&self) {

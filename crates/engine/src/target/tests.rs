@@ -8,7 +8,10 @@
 //! | a write, a flush or a read-back fails | I/O (12), `failed` |
 //! | no space | I/O (12), not `failed`: the disk is well |
 
+mod own;
+
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use lockstep_ledger::{Identity, Ledger, Standing, VolumeKey, peek};
@@ -16,11 +19,12 @@ use lockstep_merkle::Geometry;
 use lockstep_protocol::{Hello, Plan, VolumeState, Welcome};
 use lockstep_transport::{Link, memory_pair};
 use lockstep_volume::faults::{Fault, FaultyVolume, MemoryVolume};
-use lockstep_volume::{IoEngine, IoFailure, OpenError, Operation, Volume};
+use lockstep_volume::{IoEngine, IoFailure, OpenError, Operation, OtherWriters, Volume};
 
+use self::own::Mischief;
 use super::mark::Marks;
 use super::open::Opened;
-use super::place::Place;
+use super::place::{Place, Untouched};
 use super::{ServeOptions, attend, greeted};
 use crate::clock::now;
 use crate::scan::ScanFrom;
@@ -34,7 +38,7 @@ const IDENTITY: &str = "test place";
 
 /// A place in memory that can fail; the test keeps a handle on it.
 #[derive(Clone)]
-struct TestPlace(Arc<FaultyVolume<MemoryVolume>>);
+struct TestPlace(Arc<FaultyVolume<MemoryVolume>>, Arc<Mischief>);
 
 impl Volume for TestPlace {
     fn size(&self) -> u64 {
@@ -81,6 +85,24 @@ impl Place for TestPlace {
     fn seal(&self) -> Result<String, OpenError> {
         Ok(IDENTITY.to_owned())
     }
+    fn other_writers(&self) -> OtherWriters {
+        if self.1.is_unwatched.load(Ordering::Relaxed) {
+            OtherWriters::Perhaps
+        } else if self.1.was_seen.load(Ordering::Relaxed) {
+            OtherWriters::Somebody
+        } else {
+            OtherWriters::Nobody
+        }
+    }
+    fn untouched(&self) -> Option<Untouched> {
+        if self.other_writers() != OtherWriters::Nobody {
+            return None;
+        }
+        let mischief = Arc::clone(&self.1);
+        Some(Box::new(move || {
+            !mischief.is_written_late.load(Ordering::Relaxed)
+        }))
+    }
     fn discard_partial(&self) {}
 }
 
@@ -90,6 +112,9 @@ struct TestTarget {
     state_dir: PathBuf,
     key: VolumeKey,
     from: ScanFrom,
+    /// Where its snapshots are; it can have none without.
+    images: Option<PathBuf>,
+    reuse: Reuse,
 }
 
 impl TestTarget {
@@ -102,6 +127,7 @@ impl TestTarget {
             memory: 16 << 20,
             threads: 2,
             io: IoEngine::Threads,
+            reuse: self.reuse,
         };
         let opened = self.opened(&hello);
         // What came of it is in the run's outcome.
@@ -129,6 +155,10 @@ impl TestTarget {
             },
             from: self.from,
             geometry: Geometry::new(hello.size),
+            own: self
+                .images
+                .as_ref()
+                .map(|images| own::own(&self, hello, images)),
             volume: Box::new(self.place),
         }
     }
@@ -147,10 +177,16 @@ impl Connect for Mutex<Option<TestTarget>> {
     }
 }
 
-struct Silent;
+/// Keeps the warnings.
+#[derive(Default)]
+struct Listener(Mutex<Vec<String>>);
 
-impl Monitor for Silent {
-    fn notice(&self, _: Notice) {}
+impl Monitor for Listener {
+    fn notice(&self, notice: Notice) {
+        if let Notice::Warning { message, .. } = notice {
+            self.0.lock().unwrap().push(message);
+        }
+    }
 }
 
 /// A source file, a target in memory that differs, and a ledger.
@@ -158,22 +194,36 @@ struct Lab {
     folder: tempfile::TempDir,
     source: Vec<u8>,
     place: TestPlace,
+    images: Option<PathBuf>,
+    reuse: Reuse,
+    verify: VerifyScope,
+    listener: Mutex<Arc<Listener>>,
 }
 
 impl Lab {
     fn new(faults: Vec<Fault>) -> Lab {
+        Lab::sized(SIZE, faults)
+    }
+
+    fn sized(size: usize, faults: Vec<Fault>) -> Lab {
         let folder = tempfile::tempdir().unwrap();
-        let source: Vec<u8> = (0..SIZE).map(|i| (i / 7 % 251) as u8).collect();
+        let source: Vec<u8> = (0..size).map(|i| (i / 7 % 251) as u8).collect();
         std::fs::write(folder.path().join("source"), &source).unwrap();
         let mut drifted = source.clone();
         for page in [0, 5, 77, 300, 301, 302, 900, 1200] {
-            drifted[page * 4096 + 9] ^= 0x55;
+            if let Some(byte) = drifted.get_mut(page * 4096 + 9) {
+                *byte ^= 0x55;
+            }
         }
         let memory = MemoryVolume::with_content(drifted);
         Lab {
             folder,
             source,
-            place: TestPlace(Arc::new(FaultyVolume::new(memory, faults))),
+            place: TestPlace(Arc::new(FaultyVolume::new(memory, faults)), Arc::default()),
+            images: None,
+            reuse: Reuse::default(),
+            verify: VerifyScope::Written,
+            listener: Mutex::default(),
         }
     }
 
@@ -195,6 +245,8 @@ impl Lab {
             state_dir: self.path().join("state"),
             key: self.key(),
             from,
+            images: self.images.clone(),
+            reuse: self.reuse,
         };
         let request = Request {
             source: self.path().join("source"),
@@ -206,7 +258,7 @@ impl Lab {
             snapshot: SnapshotChoice::Auto,
             stillness: Stillness::default(),
             scope: Scope::Differences,
-            verify: VerifyScope::Written,
+            verify: self.verify,
             compression: Compression::Auto,
             io: IoEngine::Threads,
             limit_rate: None,
@@ -220,7 +272,19 @@ impl Lab {
             reuse: Reuse::default(),
             who: "test".to_owned(),
         };
-        run(request, Arc::new(Silent), Arc::new(Cancel::new()))
+        let listener = Arc::new(Listener::default());
+        *self.listener.lock().unwrap() = Arc::clone(&listener);
+        run(request, listener, Arc::new(Cancel::new()))
+    }
+
+    /// Those of the last run.
+    fn warnings(&self) -> Vec<String> {
+        let listener = self.listener.lock().unwrap();
+        listener.0.lock().unwrap().clone()
+    }
+
+    fn mischief(&self) -> Arc<Mischief> {
+        Arc::clone(&self.place.1)
     }
 
     fn standing(&self) -> Standing {

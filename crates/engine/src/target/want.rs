@@ -60,11 +60,21 @@ fn differing(work: &Work<'_>, order: WantOrder, buffer: &mut [u8]) -> Result<Wan
             continue;
         }
         let index = GroupIndex(first + group as u64);
+        if let Digests::Chained = work.digests
+            && let Some(values) = work.values.of_group(work.geometry, index)
+        {
+            if values.are_of_zeros() {
+                want.blank.insert(group);
+            } else {
+                want.paged.insert(group);
+                let digests = values.cvs().iter().map(|cv| PageDigest::from(*cv));
+                want.digests.extend(digests);
+            }
+            continue;
+        }
         let range = work.geometry.group_range(index);
         let bytes = &mut buffer[..work.geometry.group_len(index)];
-        work.volume
-            .read_at(range.start, bytes)
-            .map_err(|error| work.disk_failed(&error))?;
+        work.read(range.start, bytes)?;
         if is_zero(bytes) {
             want.blank.insert(group);
         } else {

@@ -1,9 +1,9 @@
 //! What the threads of one target share, and how they wait for one another.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use lockstep_merkle::{CvTable, EXTENT_SIZE, Geometry, GroupIndex, PageSeed};
+use lockstep_merkle::{CvTable, EXTENT_SIZE, ExtentIndex, Geometry, GroupIndex, PageSeed};
 use lockstep_protocol::{
     DigestKind, Failure, FailureKind, FlushTicket, Hello, Plan, Purpose, Scope, Stats,
     TargetSession, Terms, VerifyScope, VolumeState,
@@ -13,13 +13,16 @@ use lockstep_volume::{BufferPool, IoBuffer, IoFailure, IoFailureKind, MappedCvs}
 
 use super::mark::Marks;
 use super::open::Opened;
+use super::own::Own;
 use super::place::Place;
+use super::values::Values;
 use super::want::Digests;
 use super::written::WaitingForProof;
 use super::{ServeOptions, state_frame};
+use crate::base::Base;
 use crate::failures::{sentence, volume_failed};
 use crate::limits::{APPLY_THREADS, FLUSH_EVERY, FLUSH_NEW_EVERY, MIN_MEMORY, POLL};
-use crate::scan::{Scan, ScanFrom};
+use crate::scan::{Known, Scan, ScanFrom};
 
 /// One target's run, shared by its threads.
 pub(super) struct Work<'a> {
@@ -33,7 +36,14 @@ pub(super) struct Work<'a> {
     pool: BufferPool,
     pub(super) marks: Mutex<Marks>,
     pub(super) sender: &'a LinkSender,
-    own: Arc<dyn CvTable>,
+    /// What the target was found, or made, to hold.
+    measured: Arc<dyn CvTable>,
+    /// The same by pages, where that is kept.
+    pub(super) values: Values,
+    /// Its past and its future, where it can have any.
+    pub(super) own: Option<Arc<Own>>,
+    pub(super) base: OnceLock<Box<Base>>,
+    pub(super) counts: Counts,
     terms: Terms,
     from: ScanFrom,
     session: Mutex<TargetSession>,
@@ -46,6 +56,23 @@ pub(super) struct Work<'a> {
     broken: AtomicBool,
     over: AtomicBool,
     stopped: Mutex<Option<Failure>>,
+}
+
+/// What is counted beside the session.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) bytes_read: AtomicU64,
+    pub(super) bytes_inherited: AtomicU64,
+}
+
+impl Counts {
+    pub(super) fn added_to(&self, stats: Stats) -> Stats {
+        Stats {
+            bytes_read: self.bytes_read.load(Ordering::Relaxed),
+            bytes_inherited: self.bytes_inherited.load(Ordering::Relaxed),
+            ..stats
+        }
+    }
 }
 
 impl<'a> Work<'a> {
@@ -63,7 +90,11 @@ impl<'a> Work<'a> {
             })?;
             Ok(Arc::new(table))
         };
-        let (own, expected) = (table()?, table()?);
+        let (measured, expected) = (table()?, table()?);
+        let pages = match &opened.own {
+            Some(own) => own.page_table(geometry, &scratch(options)),
+            None => Ok(None),
+        };
         let terms = Terms {
             geometry,
             purpose: hello.purpose,
@@ -73,7 +104,7 @@ impl<'a> Work<'a> {
             window: opened.welcome.window,
         };
         let plan = opened.welcome.plan;
-        let session = TargetSession::new(terms, plan, Arc::clone(&own), Arc::clone(&expected));
+        let session = TargetSession::new(terms, plan, Arc::clone(&measured), Arc::clone(&expected));
         Ok(Work {
             volume: opened.volume,
             geometry,
@@ -88,7 +119,11 @@ impl<'a> Work<'a> {
             pool: BufferPool::new(EXTENT_SIZE, buffers(options)),
             marks: Mutex::new(opened.marks),
             sender: &link.sender,
-            own,
+            measured,
+            values: Values(pages.map(|pages| pages.map(Arc::new))),
+            own: opened.own.map(Arc::new),
+            base: OnceLock::new(),
+            counts: Counts::default(),
             terms,
             from: opened.from,
             session: Mutex::new(session),
@@ -203,28 +238,59 @@ impl<'a> Work<'a> {
         if self.terms.scope == Scope::Everything {
             return;
         }
-        let read = AtomicU64::new(0);
+        let base = match self.find_base(pool) {
+            Ok(base) => base,
+            Err(failure) => return self.stop(failure),
+        };
+        let scanned = self.measure(pool, base, &|| self.is_over(), &|extent| {
+            self.update(|session| session.scanned(extent));
+        });
+        if let Err(failure) = scanned {
+            self.stop(failure);
+        }
+    }
+
+    /// Measures the target, but what still holds of the base.
+    pub(super) fn measure(
+        &self,
+        pool: &rayon::ThreadPool,
+        base: Option<&Base>,
+        stop: &(dyn Fn() -> bool + Sync),
+        each: &(dyn Fn(ExtentIndex) + Sync),
+    ) -> Result<(), Failure> {
         let scan = Scan {
             volume: self.volume.as_ref(),
             geometry: self.geometry,
             from: self.from,
-            bytes_read: &read,
-            pages: None,
-            known: None,
+            bytes_read: &self.counts.bytes_read,
+            pages: self.values.table(),
+            known: base.map(|base| Known {
+                index: &base.index,
+                changed: base.inheritance.changed(),
+                bytes_inherited: &self.counts.bytes_inherited,
+            }),
         };
-        let scanned = scan.run(pool, &|| self.is_over(), &|extent, cvs| {
+        let scanned = scan.run(pool, stop, &|extent, cvs| {
             for (group, cv) in self.geometry.groups_of(extent).zip(cvs.iter()) {
-                self.own.set(GroupIndex(group), *cv);
+                self.measured.set(GroupIndex(group), *cv);
             }
-            self.update(|session| session.scanned(extent));
+            each(extent);
         });
-        if let Err(error) = scanned {
-            self.stop(self.disk_failed(&error));
-        }
+        scanned.map_err(|error| self.disk_failed(&error))
     }
 
-    /// Before the first write: `inconsistent` is durable, the file has its
-    /// size, and the source knows.
+    /// Reads the target beside the scan.
+    pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Failure> {
+        self.counts
+            .bytes_read
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.volume
+            .read_at(offset, bytes)
+            .map_err(|error| self.disk_failed(&error))
+    }
+
+    /// Before the first write: `inconsistent` is durable, no index is left that
+    /// would not know of it, the file has its size, and the source knows.
     pub(super) fn begin_overwrite(&self) -> Result<(), Failure> {
         if self.writing.load(Ordering::SeqCst) {
             return Ok(());
@@ -240,6 +306,9 @@ impl<'a> Work<'a> {
             _ => self.volume.durable_identity(),
         };
         marks.overwrite(identity.as_deref())?;
+        if let Some(own) = &self.own {
+            own.forget()?;
+        }
         self.volume
             .begin_overwrite()
             .map_err(|error| self.disk_failed(&error))?;
@@ -269,7 +338,8 @@ impl<'a> Work<'a> {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        self.session().stats()
+        let stats = self.session().stats();
+        self.counts.added_to(stats)
     }
 
     /// The target's disk failed, or is full.

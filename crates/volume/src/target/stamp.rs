@@ -24,7 +24,7 @@ use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, StatxTimestamp, makedev, statx
 use super::Target;
 use crate::kernel::{self, Lease};
 use crate::volume::VolumeKind;
-use crate::watch::Watch;
+use crate::watch::{OtherWriters, Watch};
 
 /// How long the clock of files may take to move on; one that was set back takes longer, and then
 /// nothing is proved.
@@ -83,6 +83,15 @@ impl From<&Statx> for Stamp {
 }
 
 impl Target {
+    /// Who else wrote the file since it was opened. For the whole of a run it is to be asked once it
+    /// is sealed: a mapping, or a loop device, is seen when it is let go of.
+    #[must_use]
+    pub fn other_writers(&self) -> OtherWriters {
+        self.watch
+            .get()
+            .map_or(OtherWriters::Perhaps, Watch::other_writers)
+    }
+
     /// What tells after it was dropped whether anybody wrote it: a [`Stamp::of_path`] that differs.
     /// To be called once it is sealed.
     ///
@@ -96,7 +105,7 @@ impl Target {
         let file = self.medium.get()?.file();
         let is_alone = || {
             kernel::lease_is_held(file.as_fd(), Lease::Write)
-                && self.watch.get().is_some_and(Watch::saw_only_us)
+                && self.other_writers() == OtherWriters::Nobody
         };
         if !is_alone() {
             return None;
