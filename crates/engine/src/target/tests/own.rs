@@ -375,6 +375,9 @@ fn whoever_may_have_written_during_the_run_leaves_the_next_one_to_read_everythin
     }
 }
 
+/// What spoils a base, and a word of the warning that follows.
+type Spoiler = (&'static str, fn(&Lab));
+
 #[test]
 fn whoever_writes_during_the_run_is_not_inherited_around() {
     for is_unwatched in [true, false] {
@@ -414,7 +417,7 @@ fn whoever_had_the_target_open_and_wrote_nothing_costs_one_more_scan() {
 
 #[test]
 fn a_base_that_is_gone_or_damaged_is_told_and_everything_is_read() {
-    let spoilers: [(&str, fn(&Lab)); 3] = [
+    let spoilers: [Spoiler; 3] = [
         ("gone", |lab| {
             let image = lab.images.as_ref().unwrap().join(&lab.images()[0]);
             fs::remove_file(image).unwrap();
