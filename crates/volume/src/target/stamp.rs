@@ -4,7 +4,7 @@
 //!
 //! | from | to | nobody else wrote because |
 //! | --- | --- | --- |
-//! | the opening | the seal | [`Watch`](crate::watch::Watch) saw nobody, and the lease taken then says that nobody who could write is left |
+//! | the opening | the seal | [`Watch`] saw nobody, and the lease taken then says that nobody who could write is left |
 //! | the seal | letting go | the lease is held: nobody can open the file |
 //! | letting go | a later look | the file has the same time of change |
 //!
