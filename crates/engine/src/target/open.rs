@@ -8,8 +8,8 @@ use lockstep_protocol::{
 };
 use lockstep_snapshot::Registry;
 use lockstep_volume::{
-    Identity, OtherWriters, Target, TargetPlan, TargetRequest, Volume, VolumeKind, canonical_target, identify,
-    open_target,
+    Identity, OtherWriters, Target, TargetPlan, TargetRequest, Volume, VolumeKind,
+    canonical_target, identify, open_target,
 };
 
 use super::ServeOptions;

@@ -107,7 +107,9 @@ impl Provider for Copies {
         let bytes = self.place.inner().content();
         fs::write(self.file(name), &bytes).unwrap();
         if self.mischief.writes_during.swap(false, Ordering::Relaxed) {
-            self.place.write_at(5000 * PAGE as u64, b"meanwhile").unwrap();
+            self.place
+                .write_at(5000 * PAGE as u64, b"meanwhile")
+                .unwrap();
             self.place.flush().unwrap();
         }
         Ok(Copies::snapshot(name, volume, bytes.len() as u64))
