@@ -92,10 +92,12 @@ impl Work<'_> {
 
     /// Measures everything once more, and takes nothing over.
     pub(super) fn measure_again(&self, pool: &rayon::ThreadPool) -> Result<(), Failure> {
-        warn(
-            self.sender,
-            "everything of the target is read once more: another program had it open for writing during the run",
-        );
+        let why = match self.volume.other_writers() {
+            OtherWriters::Somebody => "another program had it open for writing during the run",
+            _ => "whether another program wrote it during the run cannot be told",
+        };
+        let told = format!("everything of the target is read once more: {why}");
+        warn(self.sender, &told);
         self.counts.bytes_inherited.store(0, Ordering::Relaxed);
         self.measure(pool, None, &|| false, &|_| {})
     }
