@@ -55,6 +55,15 @@ impl Watch {
         }
     }
 
+    /// Forgets who wrote it until now, before anything of it was read.
+    pub(crate) fn forget(&self) {
+        self.other_writers();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen == OtherWriters::Somebody {
+            *seen = OtherWriters::Nobody;
+        }
+    }
+
     /// Who wrote it until now; what was seen once stays.
     pub(crate) fn other_writers(&self) -> OtherWriters {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -103,7 +103,10 @@ pub(super) fn mark(work: &Work<'_>, pool: &rayon::ThreadPool) -> Result<Finished
     }
     if work.is_outdated() {
         work.measure_again(pool)?;
-        proof = self::proof(work, root, evidence).or_else(|_| written_meanwhile(work))?;
+        proof = match self::proof(work, root, evidence) {
+            Ok(proof) if work.volume.is_still_sealed() => proof,
+            _ => return written_meanwhile(work),
+        };
     }
     let written = work.stats().bytes_written;
     work.marks().consistent(&identity, proof, written)?;
@@ -126,7 +129,7 @@ fn proof(work: &Work<'_>, root: Root, evidence: Evidence) -> Result<Proof, Failu
 }
 
 /// What the ledger said before does not hold either, even if this run wrote nothing.
-fn written_meanwhile(work: &Work<'_>) -> Result<Proof, Failure> {
+fn written_meanwhile(work: &Work<'_>) -> Result<Finished, Failure> {
     work.marks().doubt(work.volume.durable_identity())?;
     Err(Failure::new(
         FailureKind::Interrupted,

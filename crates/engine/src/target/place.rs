@@ -20,6 +20,9 @@ pub(super) trait Place: Volume {
     /// Who else wrote it since it was opened; to be asked after the seal.
     fn other_writers(&self) -> OtherWriters;
 
+    /// Whether nobody can have opened it since the seal.
+    fn is_still_sealed(&self) -> bool;
+
     /// What tells later whether anybody wrote it; nothing if somebody else did
     /// already, or where that cannot be told. Once, after the seal.
     fn untouched(&self) -> Option<Untouched>;
@@ -43,6 +46,10 @@ impl Place for Target {
 
     fn other_writers(&self) -> OtherWriters {
         Target::other_writers(self)
+    }
+
+    fn is_still_sealed(&self) -> bool {
+        Target::is_still_sealed(self)
     }
 
     fn untouched(&self) -> Option<Untouched> {

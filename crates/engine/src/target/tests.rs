@@ -94,6 +94,9 @@ impl Place for TestPlace {
             OtherWriters::Nobody
         }
     }
+    fn is_still_sealed(&self) -> bool {
+        true
+    }
     fn untouched(&self) -> Option<Untouched> {
         if self.other_writers() != OtherWriters::Nobody {
             return None;

@@ -50,6 +50,10 @@ pub(super) fn claim_file(
         Access::ReadWrite => Watch::over(&reader),
     };
     refuse_if_open_elsewhere(&reader, path, &stat)?;
+    if let Some(watch) = &watch {
+        // Those who were waited for.
+        watch.forget();
+    }
     match access {
         Access::Read => Ok((reader, None)),
         Access::ReadWrite => Ok((reopen_for_writing(reader, path, &stat)?, watch)),

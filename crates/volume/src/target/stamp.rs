@@ -92,6 +92,14 @@ impl Target {
             .map_or(OtherWriters::Perhaps, Watch::other_writers)
     }
 
+    /// Whether nobody can have opened the file since it was sealed. The kernel makes whoever tries
+    /// wait, but not for ever.
+    #[must_use]
+    pub fn is_still_sealed(&self) -> bool {
+        let medium = self.medium.get().filter(|_| self.progress().sealed.is_some());
+        medium.is_some_and(|medium| kernel::lease_is_held(medium.file().as_fd(), Lease::Write))
+    }
+
     /// What tells after it was dropped whether anybody wrote it: a [`Stamp::of_path`] that differs.
     /// To be called once it is sealed.
     ///
@@ -103,10 +111,8 @@ impl Target {
             return None;
         }
         let file = self.medium.get()?.file();
-        let is_alone = || {
-            kernel::lease_is_held(file.as_fd(), Lease::Write)
-                && self.other_writers() == OtherWriters::Nobody
-        };
+        let is_alone =
+            || self.is_still_sealed() && self.other_writers() == OtherWriters::Nobody;
         if !is_alone() {
             return None;
         }
