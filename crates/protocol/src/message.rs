@@ -116,6 +116,9 @@ pub struct Hello {
     pub mode_bits: u16,
     /// What page digests are in this session.
     pub digests: DigestKind,
+    /// Whether the source reads everything because that is due: then the target is to do so too, so that
+    /// the whole is proved in full now and then.
+    pub full_scan: bool,
     /// Seed of seeded page digests.
     pub seed: u64,
     /// Wants that may be unanswered at once.

@@ -44,6 +44,14 @@ pub(super) fn find(frozen: &Frozen, request: &Request) -> Found {
     }
 }
 
+/// Whether this run reads everything although there is a base, because that is due.
+pub(super) fn is_full_scan_due(frozen: &Frozen, request: &Request) -> bool {
+    let store = IndexStore::at(&request.state_dir);
+    let base = volume_text(frozen.volume()).and_then(|volume| newest(&store, &volume));
+    let is_due = |facts: Facts| facts.is_full_scan_due(request.reuse.full_scan_every, now());
+    frozen.image().is_some() && base.is_some_and(|(_, facts)| is_due(facts))
+}
+
 fn usable(
     frozen: &Frozen,
     image: &FrozenImage,

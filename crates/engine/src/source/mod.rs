@@ -243,6 +243,7 @@ impl<'a> Run<'a> {
                 Some(_) => DigestKind::Chained,
                 None => DigestKind::Seeded,
             },
+            full_scan: base::is_full_scan_due(self.frozen, &self.request),
             seed: u64::from_le_bytes(seed),
             window: terms.window,
             identity: self.frozen.identity().to_bytes(),

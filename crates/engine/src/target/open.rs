@@ -172,7 +172,8 @@ fn own(
 
 /// Whether what an earlier run left of the file counts; `record` is that of a consistent one.
 fn past(hello: &Hello, volume: &Target, from: ScanFrom, record: Option<Record>) -> Past {
-    if hello.scope == Scope::Everything || hello.verify == VerifyScope::Full {
+    let everything = hello.scope == Scope::Everything || hello.verify == VerifyScope::Full;
+    if everything || hello.full_scan {
         return Past::Unwanted;
     }
     match volume.plan() {

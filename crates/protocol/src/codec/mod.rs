@@ -5,7 +5,8 @@
 //! source → target
 //!   1 hello      u16 oldest, u16 newest, 16 B run, u64 size, flag compare,
 //!                flag everything, flag verify all, flag hold, flag larger,
-//!                u16 mode, flag chained digests, u64 seed, u16 window, identity, text source, text who
+//!                u16 mode, flag chained digests, flag full scan, u64 seed, u16 window,
+//!                identity, text source, text who
 //!   2 digests    u64 first group, 1 to 1024 × 32 B chaining value
 //!   3 counted    u64 extent
 //!   4 proceed

@@ -163,6 +163,7 @@ impl Reader<'_> {
             allow_larger,
             mode_bits,
             digests: self.either("digests", DigestKind::Seeded, DigestKind::Chained)?,
+            full_scan: self.flag("full scan")?,
             seed: self.u64("seed")?,
             window: self.window()?,
             identity: self.identity()?,

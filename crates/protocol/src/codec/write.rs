@@ -90,7 +90,8 @@ impl Writer {
             .flag(hello.hold == Hold::UntilProceed)
             .flag(hello.allow_larger);
         self.u16(hello.mode_bits)
-            .flag(hello.digests == DigestKind::Chained);
+            .flag(hello.digests == DigestKind::Chained)
+            .flag(hello.full_scan);
         self.u64(hello.seed).u16(hello.window);
         self.identity(&hello.identity)
             .text(hello.source.as_str())

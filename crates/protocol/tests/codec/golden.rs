@@ -25,6 +25,7 @@ pub(super) fn sample_source_frames() -> Vec<SourceFrame> {
             allow_larger: true,
             mode_bits: 0o640,
             digests: DigestKind::Chained,
+            full_scan: true,
             seed: 0x1112_1314_1516_1718,
             window: 32,
             identity: vec![0xaa, 0xbb],

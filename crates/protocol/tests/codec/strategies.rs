@@ -99,12 +99,12 @@ fn hello() -> impl Strategy<Value = Hello> {
         any::<[u8; 16]>(),
         0..=MAX_VOLUME_SIZE,
         0_u16..=0o777,
-        (any::<u64>(), any::<bool>()),
+        (any::<u64>(), any::<[bool; 2]>()),
         1..=MAX_WINDOW,
     );
     (numbers, flags(), identity(), text(), text()).prop_map(
         |(numbers, flags, identity, source, who)| {
-            let (versions, run, size, mode_bits, (seed, is_chained), window) = numbers;
+            let (versions, run, size, mode_bits, (seed, [is_chained, full_scan]), window) = numbers;
             let (purpose, scope, verify, hold, allow_larger) = flags;
             Hello {
                 oldest: versions[0].min(versions[1]),
@@ -121,6 +121,7 @@ fn hello() -> impl Strategy<Value = Hello> {
                     true => DigestKind::Chained,
                     false => DigestKind::Seeded,
                 },
+                full_scan,
                 seed,
                 window,
                 identity,

@@ -82,6 +82,7 @@ impl SourceEnd {
             allow_larger: false,
             mode_bits: 0o600,
             digests: DigestKind::Seeded,
+            full_scan: false,
             seed: self.seed.0,
             window: self.terms.window,
             identity: Vec::new(),

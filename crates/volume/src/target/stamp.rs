@@ -96,7 +96,10 @@ impl Target {
     /// wait, but not for ever.
     #[must_use]
     pub fn is_still_sealed(&self) -> bool {
-        let medium = self.medium.get().filter(|_| self.progress().sealed.is_some());
+        let medium = self
+            .medium
+            .get()
+            .filter(|_| self.progress().sealed.is_some());
         medium.is_some_and(|medium| kernel::lease_is_held(medium.file().as_fd(), Lease::Write))
     }
 
@@ -111,8 +114,7 @@ impl Target {
             return None;
         }
         let file = self.medium.get()?.file();
-        let is_alone =
-            || self.is_still_sealed() && self.other_writers() == OtherWriters::Nobody;
+        let is_alone = || self.is_still_sealed() && self.other_writers() == OtherWriters::Nobody;
         if !is_alone() {
             return None;
         }
