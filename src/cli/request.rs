@@ -189,7 +189,7 @@ pub(super) fn run(
     let reach = options.reach()?;
     let io = options.io.engine(&context.output);
     let names: Vec<String> = targets.iter().map(Target::to_string).collect();
-    let specs = options.specs(targets, &reach, io, context)?;
+    let specs = options.specs(targets, &reach, io, options.reuse(job.reading), context)?;
 
     let output = &context.output;
     let cancel = Arc::new(Cancel::new());
@@ -285,6 +285,7 @@ impl RunOptions {
         targets: Vec<Target>,
         reach: &Reach,
         io: IoEngine,
+        reuse: Reuse,
         context: &Context,
     ) -> Result<Vec<TargetSpec>, Failure> {
         targets
@@ -294,7 +295,7 @@ impl RunOptions {
                     name: target.to_string(),
                     connect: match target {
                         Target::Local(path) => {
-                            Box::new(LocalTarget(self.local_options(path, io, context)?))
+                            Box::new(LocalTarget(self.local_options(path, io, reuse, context)?))
                         }
                         Target::Remote(remote) => Box::new(RemoteTarget {
                             remote,
@@ -305,7 +306,7 @@ impl RunOptions {
                             threads: self.threads,
                             // The far side's kernel may allow what this one forbids.
                             uring: self.io != IoChoice::Threads,
-                            reuse: self.reuse(),
+                            reuse,
                         }),
                     },
                 })
@@ -317,6 +318,7 @@ impl RunOptions {
         &self,
         path: PathBuf,
         io: IoEngine,
+        reuse: Reuse,
         context: &Context,
     ) -> Result<ServeOptions, Failure> {
         Ok(ServeOptions {
@@ -326,7 +328,7 @@ impl RunOptions {
             memory: self.memory,
             threads: self.threads(),
             io,
-            reuse: self.reuse(),
+            reuse,
         })
     }
 }
