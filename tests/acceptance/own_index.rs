@@ -381,10 +381,10 @@ fn whoever_writes_what_is_not_read_while_the_run_goes_on_leaves_no_false_mark() 
     let field = Field::synced("xfs");
     let target = field.target.to_str().unwrap();
     for (how, script, writes) in INTRUDERS {
-        // A thousand pages that no packing shrinks, which take a second at this rate.
+        // Pages that no packing shrinks, which take four seconds at this rate.
         field.drift([]);
         let noise = Command::new("dd")
-            .args(["if=/dev/urandom", "bs=4096", "count=1000", "conv=notrunc"])
+            .args(["if=/dev/urandom", "bs=4096", "count=4000", "conv=notrunc"])
             .arg(format!("of={}", field.source.display()))
             .output();
         assert!(noise.unwrap().status.success());
