@@ -328,7 +328,7 @@ fn scattered_changes_cost_little_more_than_themselves_at_either_end() {
         }
     };
     for kind in ["xfs", "btrfs"] {
-        let field = Field::on_one_disk(kind, LARGE, 3 << 30);
+        let field = Field::on_one_disk(kind, LARGE, 16 << 30);
         field.sync(&[]);
         for (salt, also_the_target) in [(1, false), (2, true), (3, false)] {
             scatter(&field.source, salt);
