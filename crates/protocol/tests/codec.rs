@@ -190,7 +190,7 @@ fn every_field_of_a_hello_has_its_range() {
     let too_large = (MAX_VOLUME_SIZE + 1).to_le_bytes();
     let window = (MAX_WINDOW + 1).to_le_bytes();
     let identity = (MAX_IDENTITY as u16 + 1).to_le_bytes();
-    let rows: [(usize, &[u8], &str); 12] = [
+    let rows: [(usize, &[u8], &str); 13] = [
         (1, &[9, 0, 8, 0], "range of versions"),
         (21, &too_large, "size"),
         (29, &[2], "purpose"),
@@ -200,9 +200,10 @@ fn every_field_of_a_hello_has_its_range() {
         (33, &[2], "size rule"),
         (34, &[0, 2], "mode"),
         (36, &[2], "digests"),
-        (45, &[0, 0], "window"),
-        (45, &window, "window"),
-        (47, &identity, "identity"),
+        (37, &[2], "full scan"),
+        (46, &[0, 0], "window"),
+        (46, &window, "window"),
+        (48, &identity, "identity"),
     ];
     for (at, value, field) in rows {
         assert_eq!(source_with(0, at, value), out_of_range(field), "{field}");
