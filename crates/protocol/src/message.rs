@@ -173,6 +173,52 @@ pub struct Stats {
     pub bytes_verified: u64,
 }
 
+/// What a target keeps of itself, so that the run can be undone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UndoNote {
+    /// Whether it is what could be kept, or what is.
+    pub stage: UndoStage,
+    /// What it is kept in; `None` if nothing is.
+    pub kept: Option<UndoKind>,
+    /// When it is released, in milliseconds since the Unix epoch; 0 if nothing is kept.
+    pub until_unix_ms: u64,
+    /// Of an offer: how many overwritten bytes there is room for. Later: how many are kept.
+    pub bytes: u64,
+    /// Why nothing is kept; empty where nobody asked for anything.
+    pub why: Text,
+}
+
+/// How far keeping has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UndoStage {
+    /// Nothing has been written yet.
+    Offered,
+    /// Kept from here on, or not.
+    Begun,
+    /// The run has ended.
+    Ended,
+}
+
+/// What overwritten bytes are kept in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UndoKind {
+    /// A clone of the whole file.
+    Reflink,
+    /// A log of the overwritten pages.
+    Log,
+}
+
+impl UndoKind {
+    /// The kind in one word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            UndoKind::Reflink => "reflink",
+            UndoKind::Log => "log",
+        }
+    }
+}
+
 /// From source to target, on the control lane.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SourceFrame {
@@ -224,6 +270,8 @@ pub enum TargetFrame {
     Compared(Stats),
     /// How far it is; at most a few a second.
     Progress(Stats),
+    /// What of it can be brought back.
+    Undo(UndoNote),
     /// The end: proved equal, and marked so unless the source was not proved.
     Verified {
         /// Its own root.
@@ -293,6 +341,7 @@ impl TargetFrame {
             TargetFrame::State(_) => "state",
             TargetFrame::Compared(_) => "compared",
             TargetFrame::Progress(_) => "progress",
+            TargetFrame::Undo(_) => "undo",
             TargetFrame::Verified { .. } => "verified",
             TargetFrame::Failed { .. } => "failed",
         }

@@ -20,7 +20,7 @@ use lockstep_merkle::{ExtentIndex, GroupSet, PAGES_PER_GROUP, Root};
 
 use crate::failure::Failure;
 use crate::limits::{MAX_CVS_PER_FRAME, MAX_WANTS_PER_EXTENT, NEWEST_VERSION, OLDEST_VERSION};
-use crate::message::{Stats, TargetFrame, VolumeState, Want, Welcome};
+use crate::message::{Stats, TargetFrame, UndoNote, VolumeState, Want, Welcome};
 use crate::terms::{Purpose, Terms, Violation};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +74,8 @@ pub enum Served {
     Compared(Stats),
     /// How far the target is.
     Progress(Stats),
+    /// What of the target can be brought back.
+    Undo(UndoNote),
     /// The target is proved equal; the session is over.
     Verified {
         /// Its ledger's word.
@@ -227,6 +229,9 @@ impl SourceSession {
             }
             (Stage::Counting | Stage::Held | Stage::Serving, TargetFrame::Progress(stats)) => {
                 Ok(Served::Progress(stats))
+            }
+            (Stage::Counting | Stage::Held | Stage::Serving, TargetFrame::Undo(note)) => {
+                Ok(Served::Undo(note))
             }
             (Stage::Serving, TargetFrame::State(state)) => Ok(Served::State(state)),
             (Stage::Serving, TargetFrame::Verified { root, state, stats }) => {

@@ -5,7 +5,7 @@ use lockstep_merkle::{EXTENT_SIZE, ExtentIndex, Geometry, GroupSet, PageDigest, 
 use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_WANTS_PER_EXTENT};
 use lockstep_protocol::{
     Failure, FailureKind, Hold, Plan, Purpose, Scope, Served, SourceSession, Stats, TargetFrame,
-    Terms, VerifyScope, Violation, VolumeState, Want, Welcome,
+    Terms, Text, UndoNote, UndoStage, VerifyScope, Violation, VolumeState, Want, Welcome,
 };
 
 const SIZE: u64 = 3 * EXTENT_SIZE as u64 + 5;
@@ -81,6 +81,13 @@ fn every_frame() -> Vec<TargetFrame> {
             state: VolumeState::Failed,
             stats: Stats::default(),
         },
+        TargetFrame::Undo(UndoNote {
+            stage: UndoStage::Offered,
+            kept: None,
+            until_unix_ms: 0,
+            bytes: 0,
+            why: Text::new("no room"),
+        }),
     ]
 }
 

@@ -23,6 +23,8 @@
 //!   6 progress   stats
 //!   7 verified   32 B root, state, stats
 //!   8 failed     failure, state, stats
+//!   9 undo       u8 stage: offered, begun, ended; u8 kept: nothing, reflink, log;
+//!                u64 until, u64 bytes, text why
 //!
 //! flag           u8, 0 or 1
 //! text, identity u16 length, bytes
@@ -134,6 +136,7 @@ impl TargetFrame {
                 state,
                 stats,
             } => out.u8(8).failure(failure).state(*state).stats(stats).end(),
+            TargetFrame::Undo(note) => out.undo(note),
         }
         out.0
     }
@@ -164,6 +167,7 @@ impl TargetFrame {
                 state: input.state()?,
                 stats: input.stats()?,
             },
+            9 => TargetFrame::Undo(input.undo()?),
             other => return Err(Malformed::UnknownType(other)),
         };
         input.end()?;

@@ -8,7 +8,10 @@ use lockstep_merkle::{
 use super::Malformed;
 use crate::failure::{Failure, FailureKind};
 use crate::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY, MAX_TEXT, MAX_WANTS_PER_EXTENT, MAX_WINDOW};
-use crate::message::{Hello, Plan, SourceFrame, Stats, Text, VolumeState, Want, Welcome};
+use crate::message::{
+    Hello, Plan, SourceFrame, Stats, Text, UndoKind, UndoNote, UndoStage, VolumeState, Want,
+    Welcome,
+};
 use crate::terms::{DigestKind, Evidence, Hold, Purpose, Scope, VerifyScope};
 
 /// Extents of the largest volume.
@@ -125,6 +128,26 @@ impl Reader<'_> {
             extents_compared: self.at_most(MAX_EXTENTS, "number of extents compared")?,
             bytes_written: self.at_most(MAX_BYTES, "number of bytes written")?,
             bytes_verified: self.at_most(MAX_BYTES, "number of bytes verified")?,
+        })
+    }
+
+    pub(super) fn undo(&mut self) -> Result<UndoNote, Malformed> {
+        Ok(UndoNote {
+            stage: match self.u8("stage of an undo")? {
+                0 => UndoStage::Offered,
+                1 => UndoStage::Begun,
+                2 => UndoStage::Ended,
+                _ => return Err(Malformed::OutOfRange("stage of an undo")),
+            },
+            kept: match self.u8("kind of an undo")? {
+                0 => None,
+                1 => Some(UndoKind::Reflink),
+                2 => Some(UndoKind::Log),
+                _ => return Err(Malformed::OutOfRange("kind of an undo")),
+            },
+            until_unix_ms: self.u64("end of an undo")?,
+            bytes: self.u64("number of bytes kept")?,
+            why: self.text()?,
         })
     }
 

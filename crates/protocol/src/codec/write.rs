@@ -4,7 +4,9 @@ use lockstep_merkle::{Cv, GroupIndex, PAGES_PER_EXTENT};
 
 use crate::failure::Failure;
 use crate::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY};
-use crate::message::{Hello, Plan, Stats, Text, VolumeState, Want, Welcome};
+use crate::message::{
+    Hello, Plan, Stats, Text, UndoKind, UndoNote, UndoStage, VolumeState, Want, Welcome,
+};
 use crate::terms::{DigestKind, Evidence, Hold, Purpose, Scope, VerifyScope};
 
 /// The frame being written.
@@ -115,6 +117,22 @@ impl Writer {
         self.state(welcome.standing)
             .flag(welcome.has_medium)
             .identity(&welcome.identity);
+    }
+
+    pub(super) fn undo(&mut self, note: &UndoNote) {
+        self.u8(9).u8(match note.stage {
+            UndoStage::Offered => 0,
+            UndoStage::Begun => 1,
+            UndoStage::Ended => 2,
+        });
+        self.u8(match note.kept {
+            None => 0,
+            Some(UndoKind::Reflink) => 1,
+            Some(UndoKind::Log) => 2,
+        });
+        self.u64(note.until_unix_ms)
+            .u64(note.bytes)
+            .text(note.why.as_str());
     }
 
     pub(super) fn want(&mut self, want: &Want) {

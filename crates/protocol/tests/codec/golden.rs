@@ -6,7 +6,8 @@
 use lockstep_merkle::{Cv, ExtentIndex, GroupIndex, GroupSet, PageDigest, PageSet, Root};
 use lockstep_protocol::{
     DataHead, DigestKind, Encoding, Evidence, Failure, FailureKind, Hello, Hold, Plan, Purpose,
-    Scope, SourceFrame, Stats, TargetFrame, Text, VerifyScope, VolumeState, Want, Welcome,
+    Scope, SourceFrame, Stats, TargetFrame, Text, UndoKind, UndoNote, UndoStage, VerifyScope,
+    VolumeState, Want, Welcome,
 };
 
 const VERSION_1: &str = include_str!("../vectors/frames-v1.txt");
@@ -82,6 +83,13 @@ pub(super) fn sample_target_frames() -> Vec<TargetFrame> {
             state: VolumeState::Failed,
             stats: stats(),
         },
+        TargetFrame::Undo(UndoNote {
+            stage: UndoStage::Begun,
+            kept: Some(UndoKind::Log),
+            until_unix_ms: 0x0102_0304_0506,
+            bytes: 0x0708,
+            why: Text::new("w"),
+        }),
     ]
 }
 
@@ -152,7 +160,7 @@ fn the_bytes_of_version_1_stay_what_they_are() {
 fn the_bytes_of_version_1_are_still_understood() {
     let lines = lines();
     let (source, rest) = lines.split_at(6);
-    let (target, heads) = rest.split_at(8);
+    let (target, heads) = rest.split_at(9);
     for ((_, bytes), frame) in source.iter().zip(sample_source_frames()) {
         assert_eq!(SourceFrame::decode(bytes), Ok(frame));
     }

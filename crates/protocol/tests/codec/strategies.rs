@@ -6,7 +6,8 @@ use lockstep_merkle::{
 use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY, MAX_WINDOW};
 use lockstep_protocol::{
     DataHead, DigestKind, Encoding, Evidence, Failure, FailureKind, Hello, Hold, Plan, Purpose,
-    Scope, SourceFrame, Stats, TargetFrame, Text, VerifyScope, VolumeState, Want, Welcome,
+    Scope, SourceFrame, Stats, TargetFrame, Text, UndoKind, UndoNote, UndoStage, VerifyScope,
+    VolumeState, Want, Welcome,
 };
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any};
@@ -197,6 +198,7 @@ pub(super) fn target_frame() -> impl Strategy<Value = TargetFrame> {
         state().prop_map(TargetFrame::State),
         stats().prop_map(TargetFrame::Compared),
         stats().prop_map(TargetFrame::Progress),
+        undo().prop_map(TargetFrame::Undo),
         (root(), state(), stats()).prop_map(|(root, state, stats)| TargetFrame::Verified {
             root,
             state,
@@ -208,6 +210,19 @@ pub(super) fn target_frame() -> impl Strategy<Value = TargetFrame> {
             stats
         }),
     ]
+}
+
+fn undo() -> impl Strategy<Value = UndoNote> {
+    let stage = sample::select(vec![UndoStage::Offered, UndoStage::Begun, UndoStage::Ended]);
+    let kept = sample::select(vec![None, Some(UndoKind::Reflink), Some(UndoKind::Log)]);
+    let numbers = (any::<u64>(), any::<u64>());
+    (stage, kept, numbers, text()).prop_map(|(stage, kept, (until_unix_ms, bytes), why)| UndoNote {
+        stage,
+        kept,
+        until_unix_ms,
+        bytes,
+        why,
+    })
 }
 
 pub(super) fn data_head() -> impl Strategy<Value = DataHead> {

@@ -14,6 +14,7 @@
 mod claim;
 mod finish;
 mod open;
+mod past;
 
 use std::ffi::OsString;
 use std::ops::Range;
