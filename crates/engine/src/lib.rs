@@ -30,6 +30,7 @@ mod scan;
 mod snapshots;
 mod source;
 mod target;
+mod undo;
 
 pub use cancel::{Cancel, Cause};
 pub use hash::hash_volume;
@@ -39,13 +40,17 @@ pub use lockstep_index::FullScanEvery;
 pub use lockstep_protocol::{Purpose, Scope, VerifyScope};
 pub use lockstep_quiesce::{Level, watchdog_main};
 pub use monitor::{Monitor, Notice, Phase, TargetProgress};
-pub use outcome::{Consistency, Outcome, SourceCounts, TargetOutcome, Verdict};
+pub use outcome::{Consistency, KeptBytes, Outcome, SourceCounts, TargetOutcome, Verdict};
 pub use request::{
-    Compression, Connect, Connected, Consent, KeepBase, PlanLine, Question, Request, Reuse,
-    SnapshotChoice, Stillness, TargetSpec,
+    Compression, Connect, Connected, Consent, KeepBase, PlanLine, PlannedUndo, Question, Request,
+    Reuse, SnapshotChoice, Stillness, TargetSpec,
 };
 pub use snapshots::{
     ListedSnapshot, SnapshotUse, list_snapshots, release_snapshot, volumes_with_bases,
 };
 pub use source::run;
 pub use target::{ServeOptions, serve};
+pub use undo::{
+    Asked, KeptUndo, LocalRollback, Rollback, RollbackMonitor, RollbackOptions, RolledBack,
+    UndoMode, UndoPolicy, Wish, ask_rollback, list_undos, serve_rollback,
+};

@@ -32,7 +32,13 @@ impl Connect for LocalTarget {
 }
 
 /// Waits for the target's side, which ends by itself once the link does.
-struct Serving(Option<std::thread::JoinHandle<()>>);
+pub(crate) struct Serving(Option<std::thread::JoinHandle<()>>);
+
+impl Serving {
+    pub(crate) fn of(thread: std::thread::JoinHandle<()>) -> Serving {
+        Serving(Some(thread))
+    }
+}
 
 impl Drop for Serving {
     fn drop(&mut self) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lockstep_ledger::ProofLevel;
 use lockstep_merkle::Root;
-use lockstep_protocol::{Failure, FailureKind, VolumeState};
+use lockstep_protocol::{Failure, FailureKind, UndoKind, VolumeState};
 use lockstep_quiesce::Level;
 
 /// How one target, or a whole run, ended.
@@ -40,6 +40,17 @@ pub struct SourceCounts {
     pub bytes_hashed: u64,
 }
 
+/// What is kept of a target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeptBytes {
+    /// In what.
+    pub kind: UndoKind,
+    /// When it is released, in milliseconds since the Unix epoch.
+    pub until_unix_ms: u64,
+    /// Bytes of the log, or bytes that a clone holds what they were.
+    pub bytes: u64,
+}
+
 /// How one target ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TargetOutcome {
@@ -61,6 +72,8 @@ pub struct TargetOutcome {
     pub elapsed: Duration,
     /// `quic`, `ssh` or `memory`; `None` when it was never reached.
     pub transport: Option<&'static str>,
+    /// What can be brought back of what was overwritten.
+    pub undo: Option<KeptBytes>,
     /// Why it failed.
     pub error: Option<Failure>,
 }

@@ -9,6 +9,8 @@ use lockstep_protocol::{Failure, Purpose, Scope, VerifyScope};
 use lockstep_transport::Link;
 use lockstep_volume::IoEngine;
 
+use crate::undo::UndoPolicy;
+
 /// How the source is kept from changing while it is read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SnapshotChoice {
@@ -115,6 +117,19 @@ pub struct PlanLine {
     pub size: u64,
     /// The target's size before, when it will be resized.
     pub resized_from: Option<u64>,
+    /// Whether it can be brought back afterwards.
+    pub undo: PlannedUndo,
+}
+
+/// Whether what is about to be overwritten will be kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PlannedUndo {
+    /// It will, for so long after the run.
+    Kept(Duration),
+    /// It will not, for this reason.
+    Lost(String),
+    /// Nobody wants it kept.
+    Unwanted,
 }
 
 /// Shows what will be overwritten; `true` agrees.
@@ -195,6 +210,8 @@ pub struct Request {
     pub state_dir: PathBuf,
     /// What is taken over from earlier runs.
     pub reuse: Reuse,
+    /// What becomes of what is overwritten; each target is told by its connection.
+    pub undo: UndoPolicy,
     /// Who asked, for the ledger's record.
     pub who: String,
 }

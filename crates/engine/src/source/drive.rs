@@ -10,7 +10,7 @@ use lockstep_merkle::{EXTENT_SIZE, GroupIndex, PageSeed};
 use lockstep_protocol::limits::MAX_WINDOW;
 use lockstep_protocol::{
     Failure, FailureKind, Hello, Hold, Plan, Purpose, Scope, Served, SourceFrame, SourceSession,
-    Stats, TargetFrame, Terms, VolumeState, Want, Welcome,
+    Stats, TargetFrame, Terms, UndoNote, UndoStage, VolumeState, Want, Welcome,
 };
 use lockstep_transport::{Link, LinkError, LinkSender, Via};
 use lockstep_volume::{BufferPool, Volume};
@@ -395,6 +395,10 @@ impl Lane<'_> {
                 Some(End::Failed(failure.clone(), state))
             }
             Served::Refused { .. } => Some(End::Failed(failure.clone(), VolumeState::Unknown)),
+            Served::Undo(note) => {
+                self.noted(note);
+                None
+            }
             _ => None,
         }
     }
@@ -418,6 +422,7 @@ impl Lane<'_> {
             Served::Ship { want, first } => self.queue(wants, Order::shipping(want, first)),
             Served::State(state) => self.changed(state),
             Served::Progress(stats) => self.target.facts().stats = stats,
+            Served::Undo(note) => self.noted(note),
             Served::Compared(stats) => return self.compared(stats),
             Served::Verified { state, stats } => {
                 self.target.facts().stats = stats;
@@ -499,6 +504,17 @@ impl Lane<'_> {
             tell(common, News::Held);
         }
         None
+    }
+
+    /// What the target keeps; that it keeps nothing any more is said once.
+    fn noted(&self, note: UndoNote) {
+        if note.stage == UndoStage::Begun && note.kept.is_none() && !note.why.as_str().is_empty() {
+            self.common.monitor.notice(Notice::Warning {
+                target: Some(self.target.index),
+                message: format!("what is overwritten is not kept: {}", note.why.as_str()),
+            });
+        }
+        self.target.facts().undo = Some(note);
     }
 
     fn tell_difference(&self) {

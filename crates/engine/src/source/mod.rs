@@ -45,6 +45,7 @@ use crate::monitor::{Monitor, Notice, Phase, TargetProgress};
 use crate::outcome::Outcome;
 use crate::pages::PageTable;
 use crate::request::{Consent, Request};
+use crate::undo::UndoMode;
 
 /// Runs a request to its end.
 ///
@@ -217,8 +218,9 @@ impl<'a> Run<'a> {
             },
             verify: request.verify,
             hold: match request.consent {
-                Consent::Given => Hold::None,
-                Consent::Ask(_) | Consent::Refused => Hold::UntilProceed,
+                // Whether there is room for the undo is known once all is compared.
+                Consent::Given if request.undo.mode != UndoMode::Require => Hold::None,
+                _ => Hold::UntilProceed,
             },
             window: WINDOW,
         }

@@ -4,13 +4,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use lockstep_ledger::ProofLevel;
-use lockstep_protocol::{Evidence, Failure, FailureKind, Purpose, VolumeState};
+use lockstep_protocol::{
+    Evidence, Failure, FailureKind, Purpose, UndoNote, UndoStage, VolumeState,
+};
 use lockstep_volume::Volume;
 
 use super::feed::Feed;
 use super::frozen::Frozen;
 use super::target::{End, Target};
-use crate::outcome::{Consistency, Outcome, SourceCounts, TargetOutcome, Verdict};
+use crate::outcome::{Consistency, KeptBytes, Outcome, SourceCounts, TargetOutcome, Verdict};
 use crate::request::{Request, SnapshotChoice};
 
 /// All that an outcome is made of.
@@ -84,6 +86,7 @@ pub(super) fn unopened(
         bytes_received: 0,
         elapsed: Duration::ZERO,
         transport: None,
+        undo: None,
         error: Some(failure.clone()),
     };
     Outcome {
@@ -161,8 +164,19 @@ fn one(ending: &Ending<'_>, target: &Target, name: &str) -> TargetOutcome {
             .map_or(0, |meter| meter.bytes_received()),
         elapsed: facts.elapsed,
         transport: facts.transport,
+        undo: facts.undo.as_ref().and_then(kept),
         error,
     }
+}
+
+/// What is kept of what was overwritten; an offer that was not taken up is nothing.
+fn kept(note: &UndoNote) -> Option<KeptBytes> {
+    let kind = note.kept.filter(|_| note.stage != UndoStage::Offered)?;
+    Some(KeptBytes {
+        kind,
+        until_unix_ms: note.until_unix_ms,
+        bytes: note.bytes,
+    })
 }
 
 /// Whether a target's bytes may have been changed and it is not good.

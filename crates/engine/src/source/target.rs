@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lockstep_merkle::{ExtentIndex, Geometry, PageSet};
-use lockstep_protocol::{Failure, Plan, Stats, VolumeState, Welcome};
+use lockstep_protocol::{Failure, Plan, Stats, UndoNote, VolumeState, Welcome};
 use lockstep_transport::Meter;
 
 use crate::monitor::Phase;
@@ -51,6 +51,7 @@ pub(crate) struct Facts {
     pub(crate) refused_identity: Vec<u8>,
     pub(crate) state: Option<VolumeState>,
     pub(crate) stats: Stats,
+    pub(crate) undo: Option<UndoNote>,
     pub(crate) transport: Option<&'static str>,
     pub(crate) meter: Option<Meter>,
     pub(crate) end: Option<End>,

@@ -41,6 +41,13 @@ pub(super) fn wait(work: &Work<'_>, cancel: &Cancel) -> Result<(), Failure> {
         }
         // A broken link is found by the thread that listens to it.
         if compared {
+            if !work.is_writing()
+                && let Some(note) = work.keep.offered()
+            {
+                let _ = work
+                    .sender
+                    .control(Bytes::from(TargetFrame::Undo(note).encode()));
+            }
             let _ = work
                 .sender
                 .control(Bytes::from(TargetFrame::Compared(stats).encode()));

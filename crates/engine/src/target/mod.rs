@@ -5,7 +5,8 @@
 //! | `hear` | frames from the source into the session |
 //! | scan pool | own chaining values, unless everything is shipped anyway |
 //! | `want` | asks for what differs |
-//! | `apply` × n | checks arriving pages against the promise, then writes them |
+//! | `apply` × n | checks arriving pages against the promise, then writes them, or keeps what they overwrite |
+//! | `commit`, `write` × n | where that is kept in a log: makes it durable, then writes |
 //! | `flush` | makes stretches of writes durable |
 //! | `check` × n | reads them back from the medium |
 //! | the caller's | tells progress, and finishes: root, flush, seal, mark |
@@ -13,9 +14,11 @@
 mod apply;
 mod check;
 mod finish;
+mod keep;
 mod mark;
 mod open;
 mod place;
+mod stage;
 #[cfg(test)]
 mod tests;
 mod want;
@@ -36,6 +39,7 @@ use crate::cancel::Cancel;
 use crate::failures::{link_broke, sentence};
 use crate::hash::hashing_pool;
 use crate::limits::{APPLY_THREADS, CHECK_THREADS, HELLO_TIMEOUT, LINK_POLL};
+use crate::undo::UndoPolicy;
 
 /// Where and how a target is served.
 #[derive(Clone, Debug)]
@@ -52,6 +56,8 @@ pub struct ServeOptions {
     pub threads: usize,
     /// How the disk is read and written.
     pub io: IoEngine,
+    /// What becomes of what is overwritten.
+    pub undo: UndoPolicy,
 }
 
 /// Serves one run on a link, to its end.
@@ -120,9 +126,12 @@ fn attend(
         scope.spawn(|| hear(&work, link));
         scope.spawn(|| work.scan(&pool));
         scope.spawn(|| want::want(&work));
+        let staged = work.keep.may_log().then(|| stage::start(scope, &work));
         for _ in 0..APPLY_THREADS {
-            scope.spawn(|| apply::apply(&work, &link.bulk));
+            let (work, staged) = (&work, staged.clone());
+            scope.spawn(move || apply::apply(work, &link.bulk, staged));
         }
+        drop(staged);
         scope.spawn(|| check::flush(&work));
         for _ in 0..CHECK_THREADS {
             scope.spawn(|| check::check(&work));
@@ -132,11 +141,20 @@ fn attend(
         result
     });
     let result = result.and_then(|()| finish::mark(&work));
+    let kept = match &result {
+        Ok(_) => work.keep_is_finished(),
+        Err(_) => work.kept(),
+    };
     let (frame, result) = last_word(&work, result);
     // Whoever opens a sealed file waits until it is let go: not for the link.
     drop(work);
     if let Some(frame) = frame {
         // A source that is gone finds the state in the ledger.
+        if let Some(note) = kept {
+            let _ = link
+                .sender
+                .control(Bytes::from(TargetFrame::Undo(note).encode()));
+        }
         let _ = link.sender.control(Bytes::from(frame.encode()));
         link.sender.finish();
     }

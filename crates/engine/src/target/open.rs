@@ -5,20 +5,24 @@ use lockstep_merkle::Geometry;
 use lockstep_protocol::limits::{NEWEST_VERSION, OLDEST_VERSION};
 use lockstep_protocol::{Failure, FailureKind, Hello, Plan, Purpose, VolumeState, Welcome};
 use lockstep_volume::{
-    Identity, Target, TargetPlan, TargetRequest, Volume, canonical_target, identify, open_target,
+    Identity, Target, TargetPlan, TargetRequest, Volume, VolumeKind, canonical_target, identify,
+    open_target,
 };
 
 use super::ServeOptions;
+use super::keep::{Keep, Subject};
 use super::mark::Marks;
 use super::place::Place;
 use crate::failures::{ledger_failed, sentence, target_unopened};
 use crate::limits::WINDOW;
 use crate::scan::ScanFrom;
+use crate::undo::{Stores, lasting};
 
 /// A target that is fit for its run.
 pub(super) struct Opened {
     pub(super) volume: Box<dyn Place>,
     pub(super) marks: Marks,
+    pub(super) keep: Keep,
     pub(super) welcome: Welcome,
     pub(super) from: ScanFrom,
     pub(super) geometry: Geometry,
@@ -65,9 +69,13 @@ fn open_and_claim(hello: &Hello, options: &ServeOptions) -> Result<Opened, Failu
     let key = VolumeKey::from_path(&path)
         .map_err(|error| Failure::new(FailureKind::Usage, sentence(&error)))?;
     let standing = standing(ledger.as_ref(), options, &key, &volume)?;
-    let marks = match ledger {
-        Some(ledger) => Marks::claim(&ledger, &key, &facts(hello, options))?,
-        None => Marks::nothing(),
+    let (marks, keep) = match ledger {
+        Some(ledger) => {
+            let facts = facts(hello, options);
+            let marks = Marks::claim(&ledger, &key, &facts)?;
+            (marks, keep(&ledger, options, key, &volume, &facts)?)
+        }
+        None => (Marks::nothing(), Keep::nothing()),
     };
     let welcome = welcome(version, hello, &volume, standing);
     Ok(Opened {
@@ -78,6 +86,7 @@ fn open_and_claim(hello: &Hello, options: &ServeOptions) -> Result<Opened, Failu
         geometry: Geometry::new(hello.size),
         volume: Box::new(volume),
         marks,
+        keep,
         welcome,
     })
 }
@@ -132,6 +141,41 @@ fn standing(
         Standing::Consistent(_) => VolumeState::Consistent,
         Standing::Inconsistent(_) => VolumeState::Inconsistent,
         Standing::Failed(_) => VolumeState::Failed,
+    })
+}
+
+/// What can be kept of a target that was there before.
+fn keep(
+    ledger: &Ledger,
+    options: &ServeOptions,
+    key: VolumeKey,
+    volume: &Target,
+    facts: &RunFacts,
+) -> Result<Keep, Failure> {
+    let (path, new_size) = (volume.canonical_path(), volume.size());
+    let is_file = volume.kind() == VolumeKind::File;
+    let stores = Stores::of(&options.state_dir, path, is_file);
+    stores.release_expired();
+    let size = match volume.plan() {
+        TargetPlan::Keep => new_size,
+        TargetPlan::Resize { from, .. } => from,
+        // There was no file: nothing is overwritten.
+        TargetPlan::Create | TargetPlan::ResumePartial => return Ok(Keep::nothing()),
+    };
+    let Some(identity) = volume.identity() else {
+        return Ok(Keep::nothing());
+    };
+    Keep::of(Subject {
+        policy: options.undo,
+        path: path.to_path_buf(),
+        interrupted: Subject::interrupted(ledger, &key)?,
+        key,
+        identity: lasting(&identity.durable_text()),
+        is_file,
+        size,
+        new_size,
+        run: facts.run.clone(),
+        stores,
     })
 }
 

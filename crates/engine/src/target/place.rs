@@ -10,6 +10,9 @@ pub(super) trait Place: Volume {
     /// Makes or resizes it; once, before the first write.
     fn begin_overwrite(&self) -> Result<(), IoFailure>;
 
+    /// Reads what is there now, past the size that the run will give it too.
+    fn read_present(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoFailure>;
+
     /// Proves that nobody else opened it, gives it its name; what the ledger
     /// is to know it by.
     fn seal(&self) -> Result<String, OpenError>;
@@ -25,6 +28,10 @@ impl Place for Target {
 
     fn begin_overwrite(&self) -> Result<(), IoFailure> {
         Target::begin_overwrite(self)
+    }
+
+    fn read_present(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoFailure> {
+        Target::read_present(self, offset, buf)
     }
 
     fn seal(&self) -> Result<String, OpenError> {

@@ -18,6 +18,7 @@ use lockstep_transport::{Link, memory_pair};
 use lockstep_volume::faults::{Fault, FaultyVolume, MemoryVolume};
 use lockstep_volume::{IoEngine, IoFailure, OpenError, Operation, Volume};
 
+use super::keep::Keep;
 use super::mark::Marks;
 use super::open::Opened;
 use super::place::Place;
@@ -26,7 +27,7 @@ use crate::clock::now;
 use crate::scan::ScanFrom;
 use crate::{
     Cancel, Compression, Connect, Connected, Consent, Monitor, Notice, Outcome, Purpose, Request,
-    Reuse, Scope, SnapshotChoice, Stillness, TargetSpec, Verdict, VerifyScope, run,
+    Reuse, Scope, SnapshotChoice, Stillness, TargetSpec, UndoPolicy, Verdict, VerifyScope, run,
 };
 
 const SIZE: usize = (5 << 20) + 777;
@@ -78,6 +79,9 @@ impl Place for TestPlace {
     fn begin_overwrite(&self) -> Result<(), IoFailure> {
         Ok(())
     }
+    fn read_present(&self, offset: u64, buf: &mut [u8]) -> Result<(), IoFailure> {
+        self.0.read_at(offset, buf)
+    }
     fn seal(&self) -> Result<String, OpenError> {
         Ok(IDENTITY.to_owned())
     }
@@ -102,6 +106,7 @@ impl TestTarget {
             memory: 16 << 20,
             threads: 2,
             io: IoEngine::Threads,
+            undo: UndoPolicy::default(),
         };
         let opened = self.opened(&hello);
         // What came of it is in the run's outcome.
@@ -130,6 +135,7 @@ impl TestTarget {
             from: self.from,
             geometry: Geometry::new(hello.size),
             volume: Box::new(self.place),
+            keep: Keep::nothing(),
         }
     }
 }
@@ -219,6 +225,7 @@ impl Lab {
             state_dir: self.path().join("state-near"),
             reuse: Reuse::default(),
             who: "test".to_owned(),
+            undo: UndoPolicy::default(),
         };
         run(request, Arc::new(Silent), Arc::new(Cancel::new()))
     }

@@ -6,11 +6,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use lockstep_merkle::{CvTable, EXTENT_SIZE, Geometry, GroupIndex, PageSeed};
 use lockstep_protocol::{
     DigestKind, Failure, FailureKind, FlushTicket, Hello, Plan, Purpose, Scope, Stats,
-    TargetSession, Terms, VerifyScope, VolumeState,
+    TargetSession, Terms, UndoNote, VerifyScope, VolumeState,
 };
 use lockstep_transport::{Link, LinkSender};
 use lockstep_volume::{BufferPool, IoBuffer, IoFailure, IoFailureKind, MappedCvs};
 
+use super::keep::Keep;
 use super::mark::Marks;
 use super::open::Opened;
 use super::place::Place;
@@ -32,6 +33,7 @@ pub(super) struct Work<'a> {
     pub(super) unproved: WaitingForProof,
     pool: BufferPool,
     pub(super) marks: Mutex<Marks>,
+    pub(super) keep: Keep,
     pub(super) sender: &'a LinkSender,
     own: Arc<dyn CvTable>,
     terms: Terms,
@@ -87,6 +89,7 @@ impl<'a> Work<'a> {
             unproved: WaitingForProof::default(),
             pool: BufferPool::new(EXTENT_SIZE, buffers(options)),
             marks: Mutex::new(opened.marks),
+            keep: opened.keep,
             sender: &link.sender,
             own,
             terms,
@@ -216,6 +219,7 @@ impl<'a> Work<'a> {
             for (group, cv) in self.geometry.groups_of(extent).zip(cvs.iter()) {
                 self.own.set(GroupIndex(group), *cv);
             }
+            self.keep.scanned(extent, cvs);
             self.update(|session| session.scanned(extent));
         });
         if let Err(error) = scanned {
@@ -223,8 +227,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Before the first write: `inconsistent` is durable, the file has its
-    /// size, and the source knows.
+    /// Before the first write: `inconsistent` and the undo are durable, the file
+    /// has its size, and the source knows.
     pub(super) fn begin_overwrite(&self) -> Result<(), Failure> {
         if self.writing.load(Ordering::SeqCst) {
             return Ok(());
@@ -239,7 +243,17 @@ impl<'a> Work<'a> {
             Plan::Resize => None,
             _ => self.volume.durable_identity(),
         };
+        // What the ledger calls unsafe already loses nothing by being called so
+        // again, and its undo can be continued only by a run that the ledger
+        // names. Otherwise an undo that cannot be begun leaves no trace.
+        let continues = self.keep.continues();
+        if !continues {
+            self.keep.begin(self.volume.as_ref(), self.sender)?;
+        }
         marks.overwrite(identity.as_deref())?;
+        if continues {
+            self.keep.begin(self.volume.as_ref(), self.sender)?;
+        }
         self.volume
             .begin_overwrite()
             .map_err(|error| self.disk_failed(&error))?;
@@ -248,6 +262,17 @@ impl<'a> Work<'a> {
         // A link that is gone is found by the thread that listens to it.
         let _ = self.sender.control(state_frame(VolumeState::Inconsistent));
         Ok(())
+    }
+
+    /// The run ended well: what it overwrote is kept for its time.
+    pub(super) fn keep_is_finished(&self) -> Option<UndoNote> {
+        self.keep.finish();
+        self.kept()
+    }
+
+    /// What can be brought back of what this run wrote.
+    pub(super) fn kept(&self) -> Option<UndoNote> {
+        self.keep.ended(self.stats().bytes_written)
     }
 
     pub(super) fn is_writing(&self) -> bool {

@@ -9,7 +9,6 @@ mod survey;
 mod tests;
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};

@@ -16,11 +16,7 @@ pub(super) struct Stretch<'a> {
 impl Stretch<'_> {
     /// Where a run of its pages lies in its bytes.
     pub(super) fn place(&self, run: &Range<usize>) -> Range<usize> {
-        let byte = |page: usize| {
-            self.bytes
-                .len()
-                .min((page - self.pages.start) * PAGE_SIZE)
-        };
+        let byte = |page: usize| self.bytes.len().min((page - self.pages.start) * PAGE_SIZE);
         byte(run.start)..byte(run.end)
     }
 }
