@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lockstep_engine::{
-    Consistency, Level, Notice, Outcome, TargetOutcome, TargetProgress, Verdict,
+    Consistency, KeptBytes, Level, Notice, Outcome, TargetOutcome, TargetProgress, Verdict,
 };
 use lockstep_ledger::ProofLevel;
 use lockstep_merkle::Root;
@@ -63,6 +63,9 @@ pub(crate) struct Listed {
     pub(crate) size: u64,
     pub(crate) made: String,
     pub(crate) used: &'static str,
+    /// When it is released by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -178,7 +181,26 @@ pub(crate) struct TargetSummary {
     pub(crate) bytes_resumed: u64,
     pub(crate) seconds: f64,
     pub(crate) transport: Option<&'static str>,
+    pub(crate) undo: Option<UndoInfo>,
     pub(crate) error: Option<ErrorInfo>,
+}
+
+/// What can be brought back of a target.
+#[derive(Serialize)]
+pub(crate) struct UndoInfo {
+    pub(crate) kind: &'static str,
+    pub(crate) until: String,
+    pub(crate) bytes: u64,
+}
+
+impl From<&KeptBytes> for UndoInfo {
+    fn from(kept: &KeptBytes) -> UndoInfo {
+        UndoInfo {
+            kind: kept.kind.word(),
+            until: time(kept.until_unix_ms),
+            bytes: kept.bytes,
+        }
+    }
 }
 
 impl Event {
@@ -398,12 +420,21 @@ impl TargetSummary {
     /// A target of which only the state is known.
     pub(crate) fn standing(target: String, state: VolumeState) -> TargetSummary {
         TargetSummary {
-            target,
             result: match state {
                 VolumeState::Consistent => "ok",
                 _ => "failed",
             },
             state: state.word(),
+            ..TargetSummary::named(target)
+        }
+    }
+
+    /// A target to which nothing happened yet.
+    pub(crate) fn named(target: String) -> TargetSummary {
+        TargetSummary {
+            target,
+            result: "ok",
+            state: "unknown",
             bytes_differing: 0,
             bytes_written: 0,
             bytes_sent: 0,
@@ -412,6 +443,7 @@ impl TargetSummary {
             bytes_resumed: 0,
             seconds: 0.0,
             transport: None,
+            undo: None,
             error: None,
         }
     }
@@ -431,6 +463,7 @@ impl From<&TargetOutcome> for TargetSummary {
             bytes_resumed: 0,
             seconds: target.elapsed.as_secs_f64(),
             transport: target.transport,
+            undo: target.undo.as_ref().map(UndoInfo::from),
             error: target.error.as_ref().map(ErrorInfo::from),
         }
     }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lockstep_engine::{Connect, Connected};
+use lockstep_engine::{Connect, Connected, UndoMode, UndoPolicy};
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_transport::quic::QuicOptions;
 use lockstep_transport::remote::{self, DialRequest, Policy, RemoteError};
@@ -58,6 +58,16 @@ pub(crate) struct RemoteTarget {
     pub(crate) memory: u64,
     pub(crate) threads: Option<u64>,
     pub(crate) uring: bool,
+    pub(crate) job: Job,
+}
+
+/// What the far side is there for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Job {
+    /// To be made equal, and keep what is overwritten.
+    Serve(UndoPolicy),
+    /// To be brought back.
+    Rollback,
 }
 
 /// What the far side is told to do.
@@ -72,6 +82,7 @@ pub(crate) struct Errand {
     pub(crate) threads: Option<usize>,
     /// io_uring, where the kernel there lets it be used.
     pub(crate) uring: bool,
+    pub(crate) job: Job,
 }
 
 /// An errand on the wire. Paths are hexadecimal, since JSON has no place for bytes that are not
@@ -85,6 +96,48 @@ struct Wire {
     memory: u64,
     threads: Option<u64>,
     uring: bool,
+    job: WireJob,
+}
+
+/// A job on the wire.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WireJob {
+    /// Keep what is overwritten if that can be, for so many milliseconds.
+    KeepIfPossible(u64),
+    /// Keep it, or overwrite nothing.
+    Keep(u64),
+    KeepNothing,
+    Rollback,
+}
+
+impl From<Job> for WireJob {
+    fn from(job: Job) -> WireJob {
+        let Job::Serve(UndoPolicy { mode, keep }) = job else {
+            return WireJob::Rollback;
+        };
+        let millis = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+        match mode {
+            UndoMode::Auto => WireJob::KeepIfPossible(millis),
+            UndoMode::Require => WireJob::Keep(millis),
+            UndoMode::Off => WireJob::KeepNothing,
+        }
+    }
+}
+
+impl From<WireJob> for Job {
+    fn from(wire: WireJob) -> Job {
+        let (mode, millis) = match wire {
+            WireJob::KeepIfPossible(millis) => (UndoMode::Auto, millis),
+            WireJob::Keep(millis) => (UndoMode::Require, millis),
+            WireJob::KeepNothing => (UndoMode::Off, 0),
+            WireJob::Rollback => return Job::Rollback,
+        };
+        Job::Serve(UndoPolicy {
+            mode,
+            keep: Duration::from_millis(millis),
+        })
+    }
 }
 
 impl Reach {
@@ -148,6 +201,7 @@ impl RemoteTarget {
                 .threads
                 .and_then(|threads| usize::try_from(threads).ok()),
             uring: self.uring,
+            job: self.job,
         }
     }
 }
@@ -229,6 +283,7 @@ impl Errand {
             memory: self.memory,
             threads: self.threads.and_then(|threads| u64::try_from(threads).ok()),
             uring: self.uring,
+            job: self.job.into(),
         };
         serde_json::to_vec(&wire).map_err(|error| error.to_string())
     }
@@ -248,6 +303,7 @@ impl Errand {
             memory: wire.memory,
             threads: threads.and_then(|threads| usize::try_from(threads).ok()),
             uring: wire.uring,
+            job: wire.job.into(),
         })
     }
 }
@@ -284,12 +340,14 @@ fn unhex(text: &str) -> Result<PathBuf, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Errand, Reach, TransportChoice};
+    use super::{Errand, Job, Reach, TransportChoice};
     use crate::target::Target;
+    use lockstep_engine::{UndoMode, UndoPolicy};
     use proptest::prelude::{any, prop_assert_eq, proptest};
     use std::ffi::{OsStr, OsString};
     use std::os::unix::ffi::OsStringExt;
     use std::path::PathBuf;
+    use std::time::Duration;
 
     #[test]
     fn the_far_side_is_started_as_rsync_starts_its_own() {
@@ -316,11 +374,11 @@ mod tests {
         for payload in [
             "",
             "{}",
-            r#"{"path":"","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
-            r#"{"path":"2f0","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
-            r#"{"path":"2f00","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
-            r#"{"path":"zz","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
-            r#"{"path":"2f61","state_dir":null,"who":"","memory":0,"threads":null,"uring":false,"x":1}"#,
+            r#"{"path":"","state_dir":null,"who":"","memory":0,"threads":null,"uring":false,"job":"keep_nothing"}"#,
+            r#"{"path":"2f0","state_dir":null,"who":"","memory":0,"threads":null,"uring":false,"job":"keep_nothing"}"#,
+            r#"{"path":"2f00","state_dir":null,"who":"","memory":0,"threads":null,"uring":false,"job":"keep_nothing"}"#,
+            r#"{"path":"zz","state_dir":null,"who":"","memory":0,"threads":null,"uring":false,"job":"keep_nothing"}"#,
+            r#"{"path":"2f61","state_dir":null,"who":"","memory":0,"threads":null,"uring":false,"job":"rollback","x":1}"#,
         ] {
             assert!(Errand::decode(payload.as_bytes()).is_err(), "{payload}");
         }
@@ -333,7 +391,11 @@ mod tests {
             who in "[a-z]{0,20}",
             memory in any::<u64>(),
             threads in proptest::option::of(1usize..=256),
+            millis in any::<u64>(),
+            require in any::<bool>(),
         ) {
+            let mode = if require { UndoMode::Require } else { UndoMode::Auto };
+            let keep = Duration::from_millis(millis);
             let errand = Errand {
                 path: PathBuf::from(OsString::from_vec(path)),
                 state_dir: Some("/s".into()),
@@ -341,6 +403,7 @@ mod tests {
                 memory,
                 threads,
                 uring: true,
+                job: Job::Serve(UndoPolicy { mode, keep }),
             };
             let payload = errand.encode().expect("it is short enough");
             assert!(payload.len() < 32 * 1024);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use lockstep_engine::UNDO_OF;
 use lockstep_ledger::{Identity, ProofLevel, Record, Standing, VolumeKey, peek};
 use lockstep_protocol::{Failure, VolumeState};
 use lockstep_volume::identify;
@@ -171,12 +172,18 @@ impl From<Standing> for Answer {
                 state: VolumeState::Inconsistent,
                 usable: false,
                 proof: record.proof,
-                sentence: format!(
-                    "inconsistent since {}: the run from {} did not finish",
-                    time(record.started_unix_ms),
-                    record.source
-                ),
-                hint: "run the same `lockstep sync` again: it ships only what is missing",
+                sentence: match record.source.strip_prefix(UNDO_OF) {
+                    None => format!(
+                        "inconsistent since {}: the run from {} did not finish",
+                        time(record.started_unix_ms),
+                        record.source
+                    ),
+                    Some(run) => format!(
+                        "inconsistent since {}: run {run} was undone, or that was cut short, and nobody had proved what was there before",
+                        time(record.started_unix_ms)
+                    ),
+                },
+                hint: "run `lockstep sync` again: it ships only what is missing",
             },
             Standing::Failed(record) => Answer {
                 state: VolumeState::Failed,

@@ -8,6 +8,7 @@ mod remote_target;
 mod request;
 mod snapshot;
 mod sync;
+mod undo;
 mod watchdog;
 
 use std::ffi::OsString;
@@ -80,6 +81,7 @@ enum Verb {
     Gate(gate::Arguments),
     Demo(demo::Arguments),
     Snapshot(snapshot::Arguments),
+    Undo(undo::Arguments),
     #[command(hide = true)]
     RemoteTarget,
     #[command(hide = true)]
@@ -105,6 +107,7 @@ impl Verb {
             Verb::Gate(arguments) => gate::run(&arguments, context),
             Verb::Demo(arguments) => demo::run(&arguments, context),
             Verb::Snapshot(arguments) => snapshot::run(&arguments, context),
+            Verb::Undo(arguments) => undo::run(&arguments, context),
             Verb::RemoteTarget => remote_target::run(context),
             Verb::ThawWatchdog(arguments) => watchdog::run(arguments),
             Verb::DemoShell(arguments) => demo::shell(&arguments),

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use lockstep_engine::{
     Cancel, Compression, Consent, FullScanEvery, KeepBase, LocalTarget, MIN_MEMORY, Outcome,
     Purpose, Request, Reuse, Scope, ServeOptions, SnapshotChoice, Stillness, TargetSpec,
-    VerifyScope, run as run_engine,
+    UndoPolicy, VerifyScope, run as run_engine,
 };
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_volume::{IoEngine, probe_uring};
@@ -22,7 +22,7 @@ use crate::listener::{Listener, RangeList};
 use crate::output::Output;
 use crate::place;
 use crate::progress::{Choice, Progress};
-use crate::remote::{Reach, RemoteTarget, TransportChoice};
+use crate::remote::{self, Reach, RemoteTarget, TransportChoice};
 use crate::report::{self, Place};
 use crate::signals::{self, Reaction};
 use crate::target::Target;
@@ -163,6 +163,7 @@ pub(super) struct Job {
     pub(super) ranges: RangeList,
     pub(super) report: Place,
     pub(super) reading: Reading,
+    pub(super) undo: UndoPolicy,
 }
 
 /// Whether a snapshot's word for what has not changed may stand for reading it.
@@ -189,7 +190,7 @@ pub(super) fn run(
     let reach = options.reach()?;
     let io = options.io.engine(&context.output);
     let names: Vec<String> = targets.iter().map(Target::to_string).collect();
-    let specs = options.specs(targets, &reach, io, context)?;
+    let specs = options.specs(targets, &reach, io, job.undo, context)?;
 
     let output = &context.output;
     let cancel = Arc::new(Cancel::new());
@@ -239,6 +240,7 @@ pub(super) fn run(
         scratch: scratch_folder(),
         state_dir: state_dir(context.state_dir.as_deref())?,
         reuse: options.reuse(job.reading),
+        undo: job.undo,
         who: who(),
     };
     let outcome = run_engine(request, Arc::new(listener), cancel);
@@ -285,6 +287,7 @@ impl RunOptions {
         targets: Vec<Target>,
         reach: &Reach,
         io: IoEngine,
+        undo: UndoPolicy,
         context: &Context,
     ) -> Result<Vec<TargetSpec>, Failure> {
         targets
@@ -294,7 +297,7 @@ impl RunOptions {
                     name: target.to_string(),
                     connect: match target {
                         Target::Local(path) => {
-                            Box::new(LocalTarget(self.local_options(path, io, context)?))
+                            Box::new(LocalTarget(self.local_options(path, io, undo, context)?))
                         }
                         Target::Remote(remote) => Box::new(RemoteTarget {
                             remote,
@@ -305,6 +308,7 @@ impl RunOptions {
                             threads: self.threads,
                             // The far side's kernel may allow what this one forbids.
                             uring: self.io != IoChoice::Threads,
+                            job: remote::Job::Serve(undo),
                         }),
                     },
                 })
@@ -316,6 +320,7 @@ impl RunOptions {
         &self,
         path: PathBuf,
         io: IoEngine,
+        undo: UndoPolicy,
         context: &Context,
     ) -> Result<ServeOptions, Failure> {
         Ok(ServeOptions {
@@ -325,6 +330,7 @@ impl RunOptions {
             memory: self.memory,
             threads: self.threads(),
             io,
+            undo,
         })
     }
 }
@@ -410,7 +416,7 @@ fn scratch_folder() -> PathBuf {
 }
 
 /// Who asks for the run, as `USER@HOST`, for the ledgers.
-fn who() -> String {
+pub(super) fn who() -> String {
     const MAX_NAME: usize = 64;
     let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     let user = variable("SUDO_USER")

@@ -97,6 +97,7 @@ fn tell(listed: &ListedSnapshot, context: &Context) {
         size: snapshot.size,
         made: events::time(snapshot.made_unix_ms),
         used: listed.used.word(),
+        until: None,
     }));
     let used = match listed.used {
         SnapshotUse::Run => "being read by a run",

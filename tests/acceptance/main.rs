@@ -15,5 +15,6 @@ mod snapshots;
 #[path = "../cli/stand.rs"]
 mod stand;
 mod sync;
+mod undo;
 mod wire;
 mod writers;

@@ -52,5 +52,5 @@ pub use source::run;
 pub use target::{ServeOptions, serve};
 pub use undo::{
     Asked, KeptUndo, LocalRollback, Rollback, RollbackMonitor, RollbackOptions, RolledBack,
-    UndoMode, UndoPolicy, Wish, ask_rollback, list_undos, serve_rollback,
+    UNDO_OF, UndoMode, UndoPolicy, Wish, ask_rollback, list_undos, serve_rollback,
 };

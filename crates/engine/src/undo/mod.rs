@@ -24,7 +24,7 @@ pub(crate) use image::{
     make as make_image, open as open_image, release as release_image, release_strays,
 };
 pub(crate) use offer::{Offer, offer};
-pub use rollback::{KeptUndo, LocalRollback, RollbackOptions, list_undos, serve_rollback};
+pub use rollback::{KeptUndo, LocalRollback, RollbackOptions, UNDO_OF, list_undos, serve_rollback};
 pub(crate) use stores::Stores;
 pub use words::{Asked, Rollback, RollbackMonitor, RolledBack, Wish, ask_rollback};
 

@@ -46,7 +46,7 @@ use crate::request::{Connect, Connected};
 use crate::scan::{Scan, ScanFrom};
 
 /// How the ledger's records of rollbacks begin to name their source.
-pub(crate) const UNDO_OF: &str = "undo of run ";
+pub const UNDO_OF: &str = "undo of run ";
 
 /// Where and how a target is brought back.
 #[derive(Clone, Debug)]
