@@ -40,7 +40,6 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
         report: Place::Aside,
         reading: Reading::Everything,
         undo: UndoPolicy::default(),
-        undo: UndoPolicy::default(),
     };
     let b = [arguments.b.as_os_str()];
     request::run(&arguments.a, &b, &arguments.options, job, context)
