@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::judge::{Watched, allocated, b3sum, same};
+use super::judge::{Watched, b3sum, same};
 use super::lab::{Disk, Mount, Sshd, missing, root_lab};
 use super::stand::{Events, LOCKSTEP, Stand, drifted, volume};
 
@@ -87,7 +87,7 @@ impl Field {
 
     /// A run that is killed once it has written something.
     fn killed_while_writing(&self) {
-        let mut run = self.start(&["--limit-rate", "1M"]);
+        let mut run = self.start(&["--limit-rate", "300k"]);
         run.until_written(0);
         run.kill();
         assert!(!same(&self.b, &self.before), "it was killed too early");
@@ -345,7 +345,9 @@ fn a_log_that_outgrows_its_room_is_given_up_and_the_run_goes_on() {
         return;
     };
     let size = 40 << 20;
-    let field = Field::new(stand, "mnt/", &volume(size, 1), &volume(size, 2));
+    let a = volume(size, 1);
+    let b: Vec<u8> = a.iter().map(|byte| byte ^ 0x5a).collect();
+    let field = Field::new(stand, "mnt/", &a, &b);
     let state = field.stand.path("mnt/state");
     let state = ["--state-dir", state.to_str().unwrap()];
     let required = [&state[..], &["--undo", "require"]].concat();
@@ -369,8 +371,7 @@ fn a_log_that_outgrows_its_room_is_given_up_and_the_run_goes_on() {
 fn what_has_expired_is_not_restored_and_the_next_run_releases_it() {
     let field = Field::drifted_in(Stand::new(), "");
     field.sync(&["--keep-undo", "1s"]).exits(0);
-    let kept = allocated(&field.b);
-    assert!(kept > 0 && !field.kept().is_empty());
+    assert!(!field.kept().is_empty());
     std::thread::sleep(Duration::from_millis(1100));
     field
         .stand
@@ -481,12 +482,8 @@ fn damage_and_later_writes_are_found_before_anything_is_restored() {
         let mut damaged = whole.clone();
         damaged[at] ^= 1;
         fs::write(&log, &damaged).unwrap();
-        // Bytes that only fill a record up are nobody's.
-        let events = field.undo(&["--yes"]);
-        if events.code != 0 {
-            events.exits(7);
-            assert!(fs::read(&field.b).unwrap() == contents, "byte {at}");
-        }
+        field.undo(&["--yes"]).exits(7);
+        assert!(fs::read(&field.b).unwrap() == contents, "byte {at}");
     }
     fs::write(&log, &whole[..whole.len() - 4096]).unwrap();
     field.undo(&["--yes"]).exits(7);

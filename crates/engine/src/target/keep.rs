@@ -22,12 +22,13 @@ use lockstep_merkle::{Cv, EXTENT_SIZE, ExtentIndex, Fold, Geometry, PAGE_SIZE, R
 use lockstep_protocol::{Failure, FailureKind, TargetFrame, Text, UndoKind, UndoNote, UndoStage};
 use lockstep_transport::LinkSender;
 use lockstep_undo::{Begin, Keeping, Kept as KeptIn, Resume, Ticket, UndoError, UndoStore};
+use lockstep_volume::identify;
 
 use super::place::Place;
 use crate::clock::now;
 use crate::failures::{ledger_failed, sentence, volume_failed};
 use crate::undo::{
-    Offer, Stores, UndoMode, UndoPolicy, make_image, offer, release_image, release_strays,
+    Offer, Stores, UndoMode, UndoPolicy, lasting, make_image, offer, release_image, release_strays,
     undo_failed,
 };
 
@@ -203,12 +204,16 @@ impl Keep {
                         format!("undo: {}", sentence(&error)),
                     )
                 })?;
-                let begun = state_store(subject).begin_image(&subject.begin(), &image);
+                let begun = subject.is_in_its_place().and_then(|()| {
+                    state_store(subject)
+                        .begin_image(&subject.begin(), &image)
+                        .map_err(|error| undo_failed(&error))
+                });
                 if begun.is_err() {
                     // The first failure counts; what stays is found by name.
                     let _ = release_image(&image);
                 }
-                begun.map(Some).map_err(|error| undo_failed(&error))
+                begun.map(Some)
             }
             Offer::Log { store, max_bytes } => store
                 .begin_log(&subject.begin(), *max_bytes)
@@ -339,6 +344,10 @@ impl Keep {
         };
         let bytes = keeping.log().map_or(0, |log| log.bytes());
         lock(&self.root).log_bytes = bytes;
+        if let Some(log) = keeping.log() {
+            let (records, flushes) = (log.records(), log.flushes());
+            tracing::info!(bytes, records, flushes, "kept what was overwritten");
+        }
         match keeping.finish(subject.policy.until()) {
             Ok(record) => self.until.store(record.expires_unix_ms, Ordering::SeqCst),
             // It is left as a kill would leave it, and can be restored.
@@ -406,6 +415,16 @@ impl Keep {
 }
 
 impl Subject {
+    /// The clone is made by the volume's name, which could lead elsewhere by now.
+    fn is_in_its_place(&self) -> Result<(), Failure> {
+        let found = identify(&self.path).map(|found| lasting(&found.durable_text()));
+        if found.is_ok_and(|identity| identity == self.identity) {
+            return Ok(());
+        }
+        let message = "undo: the target was replaced while it was cloned";
+        Err(Failure::new(FailureKind::Guard, message))
+    }
+
     fn begin(&self) -> Begin<'_> {
         Begin {
             key: self.key.as_str(),

@@ -15,19 +15,22 @@ use lockstep_ledger::{Identity, Ledger, Standing, VolumeKey, peek};
 use lockstep_merkle::Geometry;
 use lockstep_protocol::{Hello, Plan, VolumeState, Welcome};
 use lockstep_transport::{Link, memory_pair};
+use lockstep_undo::{PreRunRoot, UndoStore, restore};
 use lockstep_volume::faults::{Fault, FaultyVolume, MemoryVolume};
 use lockstep_volume::{IoEngine, IoFailure, OpenError, Operation, Volume};
 
-use super::keep::Keep;
+use super::keep::{Keep, Subject};
 use super::mark::Marks;
 use super::open::Opened;
 use super::place::Place;
 use super::{ServeOptions, attend, greeted};
 use crate::clock::now;
 use crate::scan::ScanFrom;
+use crate::undo::Stores;
 use crate::{
     Cancel, Compression, Connect, Connected, Consent, Monitor, Notice, Outcome, Purpose, Request,
-    Reuse, Scope, SnapshotChoice, Stillness, TargetSpec, UndoPolicy, Verdict, VerifyScope, run,
+    Reuse, Scope, SnapshotChoice, Stillness, TargetSpec, UndoMode, UndoPolicy, Verdict,
+    VerifyScope, run,
 };
 
 const SIZE: usize = (5 << 20) + 777;
@@ -35,7 +38,10 @@ const IDENTITY: &str = "test place";
 
 /// A place in memory that can fail; the test keeps a handle on it.
 #[derive(Clone)]
-struct TestPlace(Arc<FaultyVolume<MemoryVolume>>);
+struct TestPlace(Arc<FaultyVolume<MemoryVolume>>, Watch);
+
+/// Called with every write before it happens.
+type Watch = Arc<dyn Fn(u64, usize) + Send + Sync>;
 
 impl Volume for TestPlace {
     fn size(&self) -> u64 {
@@ -51,6 +57,7 @@ impl Volume for TestPlace {
         self.0.read_back(offset, buf)
     }
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), IoFailure> {
+        (self.1)(offset, buf.len());
         self.0.write_at(offset, buf)
     }
     fn zero(&self, range: std::ops::Range<u64>) -> Result<(), IoFailure> {
@@ -94,6 +101,7 @@ struct TestTarget {
     state_dir: PathBuf,
     key: VolumeKey,
     from: ScanFrom,
+    undo: UndoMode,
 }
 
 impl TestTarget {
@@ -121,7 +129,23 @@ impl TestTarget {
             who: "test".to_owned(),
             started_unix_ms: now(),
         };
+        let subject = Subject {
+            policy: UndoPolicy {
+                mode: self.undo,
+                ..UndoPolicy::default()
+            },
+            path: PathBuf::from("/nowhere"),
+            interrupted: Subject::interrupted(&ledger, &self.key).unwrap(),
+            key: self.key.clone(),
+            identity: IDENTITY.to_owned(),
+            is_file: false,
+            size: hello.size,
+            new_size: hello.size,
+            run: facts.run.clone(),
+            stores: Stores::of(&self.state_dir, Path::new("/nowhere"), false),
+        };
         Opened {
+            keep: Keep::of(subject).unwrap(),
             marks: Marks::claim(&ledger, &self.key, &facts).unwrap(),
             welcome: Welcome {
                 version: hello.newest,
@@ -135,7 +159,6 @@ impl TestTarget {
             from: self.from,
             geometry: Geometry::new(hello.size),
             volume: Box::new(self.place),
-            keep: Keep::nothing(),
         }
     }
 }
@@ -163,7 +186,9 @@ impl Monitor for Silent {
 struct Lab {
     folder: tempfile::TempDir,
     source: Vec<u8>,
+    drifted: Vec<u8>,
     place: TestPlace,
+    undo: UndoMode,
 }
 
 impl Lab {
@@ -175,12 +200,47 @@ impl Lab {
         for page in [0, 5, 77, 300, 301, 302, 900, 1200] {
             drifted[page * 4096 + 9] ^= 0x55;
         }
-        let memory = MemoryVolume::with_content(drifted);
+        let memory = MemoryVolume::with_content(drifted.clone());
         Lab {
             folder,
             source,
-            place: TestPlace(Arc::new(FaultyVolume::new(memory, faults))),
+            drifted,
+            place: TestPlace(
+                Arc::new(FaultyVolume::new(memory, faults)),
+                Arc::new(|_, _| ()),
+            ),
+            undo: UndoMode::Off,
         }
+    }
+
+    /// What the target is before a page is written is in the log by then.
+    fn keeping(faults: Vec<Fault>) -> Lab {
+        let mut lab = Lab::new(faults);
+        lab.undo = UndoMode::Require;
+        let (drifted, folder) = (lab.drifted.clone(), lab.path().join("state/undo"));
+        lab.place.1 = Arc::new(move |offset, length| {
+            let old = &drifted[offset as usize..offset as usize + length];
+            let logs = std::fs::read_dir(&folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().path());
+            let log = logs.filter(|path| path.extension().is_some_and(|end| end == "log"));
+            let bytes = std::fs::read(log.last().unwrap()).unwrap();
+            let is_kept = bytes.windows(length).any(|part| part == old);
+            assert!(
+                is_kept,
+                "{length} bytes at {offset} are overwritten and not kept"
+            );
+        });
+        lab
+    }
+
+    /// Puts back what the log holds, and returns the root that it should have.
+    fn restore(&self) -> PreRunRoot {
+        let store = UndoStore::at(&self.path().join("state"));
+        let key = self.key();
+        let restoring = store.restore(key.as_str(), IDENTITY, "rollback").unwrap();
+        restore(restoring.log().unwrap(), self.place.0.inner()).unwrap();
+        restoring.record().root
     }
 
     fn path(&self) -> &Path {
@@ -201,6 +261,7 @@ impl Lab {
             state_dir: self.path().join("state"),
             key: self.key(),
             from,
+            undo: self.undo,
         };
         let request = Request {
             source: self.path().join("source"),
@@ -260,6 +321,68 @@ fn a_drifted_target_becomes_equal_on_its_medium_and_is_marked() {
     assert_eq!(outcome.targets[0].bytes_differing, 8 * 4096);
     assert_eq!(outcome.root.unwrap().to_string(), blake3_of(&lab.source));
     assert_eq!(lab.standing().word(), "consistent");
+}
+
+#[test]
+fn what_a_run_overwrote_comes_back_from_its_log_however_the_run_ended() {
+    for (faults, code) in [
+        (Vec::new(), 0),
+        (vec![Fault::LostWrite { n: 3 }], 0),
+        (
+            vec![Fault::FailNth {
+                op: Operation::Write,
+                n: 4,
+                errno: 5,
+            }],
+            12,
+        ),
+        (vec![Fault::FlushError { n: 1 }], 12),
+    ] {
+        let lab = Lab::keeping(faults);
+        let outcome = lab.run();
+        assert_eq!(outcome.exit_code(), code, "{outcome:?}");
+        let kept = outcome.targets[0].undo.unwrap();
+        assert!(kept.bytes > 4 * 4096, "{kept:?}");
+        let root = lab.restore();
+        assert!(lab.on_medium() == lab.drifted, "ended with {code}");
+        if code == 0 {
+            let known = PreRunRoot::Known(lockstep_merkle::Root::from_bytes(
+                *blake3::hash(&lab.drifted).as_bytes(),
+            ));
+            assert_eq!(root, known);
+        }
+    }
+}
+
+#[test]
+fn a_run_that_continues_an_interrupted_one_keeps_what_was_there_before_it() {
+    let lab = Lab::keeping(vec![Fault::FailNth {
+        op: Operation::Write,
+        n: 3,
+        errno: 5,
+    }]);
+    assert_eq!(lab.run().exit_code(), 12);
+    lab.place.0.heal();
+    assert_eq!(lab.run().exit_code(), 0);
+    assert!(lab.on_medium() == lab.source);
+    lab.restore();
+    assert!(lab.on_medium() == lab.drifted);
+}
+
+#[test]
+fn a_run_that_keeps_nothing_leaves_no_older_undo() {
+    let mut lab = Lab::keeping(Vec::new());
+    assert_eq!(lab.run().exit_code(), 0);
+    lab.undo = UndoMode::Off;
+    lab.place.1 = Arc::new(|_, _| ());
+    let store = UndoStore::at(&lab.path().join("state"));
+    // Nothing is written, and what was kept is still right.
+    assert_eq!(lab.run().exit_code(), 0);
+    assert!(store.look(lab.key().as_str()).is_ok());
+    lab.place.0.write_at(9000, &[1]).unwrap();
+    lab.place.0.flush().unwrap();
+    assert_eq!(lab.run().exit_code(), 0);
+    assert!(store.look(lab.key().as_str()).is_err());
 }
 
 #[test]

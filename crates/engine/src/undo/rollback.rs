@@ -110,35 +110,45 @@ fn served(link: &Link, options: &RollbackOptions) -> Result<Option<RolledBack>, 
             "the near side broke the protocol: it agreed before it asked",
         ));
     };
-    let found = Found::of(options)?;
     match wish {
         Wish::Look => {
+            let found = Found::of(options)?;
             let target = found.open(options, Purpose::Look)?;
-            let offer = found.offer(options, &target);
-            offered(link, offer)?;
+            offered(link, found.offer(options, &target))?;
             Ok(None)
         }
-        Wish::Restore => brought_back(link, options, &found).map(Some),
-        Wish::Release => {
-            let target = found.open(options, Purpose::Look)?;
-            let offer = found.offer(options, &target);
-            let state = offer.state.clone();
-            drop(target);
-            offered(link, offer)?;
-            agreed(link)?;
-            let key = found.key.as_str();
-            found
-                .stores
-                .release(key)
-                .map_err(|error| undo_failed(&error))?;
-            Ok(Some(RolledBack {
-                root: None,
-                size: found.record.size,
-                state,
-                bytes_written: 0,
-            }))
-        }
+        Wish::Restore => brought_back(link, options, &Found::of(options)?).map(Some),
+        Wish::Release => released(options).map(Some),
     }
+}
+
+/// Lets go of what is kept, whatever is in doubt about it or about the target.
+fn released(options: &RollbackOptions) -> Result<RolledBack, Failure> {
+    let (path, key, stores) = places(options)?;
+    let size = match stores.look(key.as_str()) {
+        Ok((_, record)) => record.size,
+        Err(Unusable::Missing) => return Err(no_undo(&path, &Unusable::Missing)),
+        Err(_) => 0,
+    };
+    stores
+        .release(key.as_str())
+        .map_err(|error| undo_failed(&error))?;
+    Ok(RolledBack {
+        root: None,
+        size,
+        state: VolumeState::Unknown.word().to_owned(),
+        bytes_written: 0,
+    })
+}
+
+/// The volume, its key, and where its undo may be.
+fn places(options: &RollbackOptions) -> Result<(PathBuf, VolumeKey, Stores), Failure> {
+    let path = canonical_target(&options.path).map_err(|error| target_unopened(&error))?;
+    let key = VolumeKey::from_path(&path)
+        .map_err(|error| Failure::new(FailureKind::Usage, sentence(&error)))?;
+    let is_device = identify(&path).is_ok_and(|found| found.kind == VolumeKind::BlockDevice);
+    let stores = Stores::of(&options.state_dir, &path, !is_device);
+    Ok((path, key, stores))
 }
 
 fn offered(link: &Link, offer: Rollback) -> Result<(), Failure> {
@@ -174,11 +184,7 @@ struct Found {
 
 impl Found {
     fn of(options: &RollbackOptions) -> Result<Found, Failure> {
-        let path = canonical_target(&options.path).map_err(|error| target_unopened(&error))?;
-        let key = VolumeKey::from_path(&path)
-            .map_err(|error| Failure::new(FailureKind::Usage, sentence(&error)))?;
-        let is_file = identify(&path).is_ok_and(|found| found.kind == VolumeKind::File);
-        let stores = Stores::of(&options.state_dir, &path, is_file);
+        let (path, key, stores) = places(options)?;
         let (store, record) = stores
             .look(key.as_str())
             .map_err(|why| no_undo(&path, &why))?;
@@ -293,7 +299,10 @@ fn brought_back(
     refuse_if_changed(options, found, &ledger)?;
     let target = found.open(options, Purpose::Restore)?;
     if let Kept::Image(description) = &found.record.kept {
-        image::open(description).map_err(|why| unusable_image(&found.path, &why))?;
+        let image = image::open(description).map_err(|why| unusable_image(&found.path, &why))?;
+        if image.size != found.record.size {
+            return Err(unusable_image(&found.path, "it has another size"));
+        }
     }
     offered(link, found.offer(options, &target))?;
     agreed(link)?;
