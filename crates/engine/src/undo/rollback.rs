@@ -177,7 +177,6 @@ enum Purpose {
 struct Found {
     path: PathBuf,
     key: VolumeKey,
-    stores: Stores,
     store: UndoStore,
     record: Record,
 }
@@ -196,7 +195,6 @@ impl Found {
         Ok(Found {
             path,
             key,
-            stores,
             store,
             record,
         })
