@@ -158,7 +158,7 @@ fn types_that_no_side_sends_are_refused() {
             Err(Malformed::UnknownType(kind))
         );
     }
-    for kind in [0].into_iter().chain(9..=255) {
+    for kind in [0].into_iter().chain(10..=255) {
         assert_eq!(
             TargetFrame::decode(&[kind]),
             Err(Malformed::UnknownType(kind))

@@ -149,17 +149,17 @@ const SCENARIOS: [Scenario; 10] = [
 /// Rows: what has happened. Columns: the frame that comes. Cells: the stage after it, `!` before
 /// those that end the session as a violation.
 const TRANSITIONS: &str = "
-                          welcome   refused   want      state     compared  progress  verified  failed
-greeting                  shipping  ended     !ended    !ended    !ended    !ended    !ended    ended
-greeting, holding         counting  ended     !ended    !ended    !ended    !ended    !ended    ended
-counting, digests to go   !ended    !ended    !ended    !ended    !ended    counting  !ended    ended
-counting                  !ended    !ended    counting  !ended    held      counting  !ended    ended
-counting, count owed      !ended    !ended    counting  !ended    !ended    counting  !ended    ended
-held                      !ended    !ended    !ended    !ended    !ended    held      !ended    ended
-shipping, digests to go   !ended    !ended    !ended    shipping  !ended    shipping  !ended    ended
-shipping                  !ended    !ended    shipping  shipping  shipping  shipping  ended     ended
-shipping, data owed       !ended    !ended    shipping  shipping  shipping  shipping  !ended    ended
-ended                     !ended    !ended    !ended    !ended    !ended    !ended    !ended    !ended
+                          welcome   refused   want      state     compared  progress  verified  failed    undo
+greeting                  shipping  ended     !ended    !ended    !ended    !ended    !ended    ended     !ended
+greeting, holding         counting  ended     !ended    !ended    !ended    !ended    !ended    ended     !ended
+counting, digests to go   !ended    !ended    !ended    !ended    !ended    counting  !ended    ended     counting
+counting                  !ended    !ended    counting  !ended    held      counting  !ended    ended     counting
+counting, count owed      !ended    !ended    counting  !ended    !ended    counting  !ended    ended     counting
+held                      !ended    !ended    !ended    !ended    !ended    held      !ended    ended     held
+shipping, digests to go   !ended    !ended    !ended    shipping  !ended    shipping  !ended    ended     shipping
+shipping                  !ended    !ended    shipping  shipping  shipping  shipping  ended     ended     shipping
+shipping, data owed       !ended    !ended    shipping  shipping  shipping  shipping  !ended    ended     shipping
+ended                     !ended    !ended    !ended    !ended    !ended    !ended    !ended    !ended    !ended
 ";
 
 /// The stage, as the session's own refusals name it.
