@@ -219,17 +219,16 @@ impl Lab {
         lab.undo = UndoMode::Require;
         let (drifted, folder) = (lab.drifted.clone(), lab.path().join("state/undo"));
         lab.place.1 = Arc::new(move |offset, length| {
-            let old = &drifted[offset as usize..offset as usize + length];
             let logs = std::fs::read_dir(&folder)
                 .unwrap()
                 .map(|entry| entry.unwrap().path());
             let log = logs.filter(|path| path.extension().is_some_and(|end| end == "log"));
             let bytes = std::fs::read(log.last().unwrap()).unwrap();
-            let is_kept = bytes.windows(length).any(|part| part == old);
-            assert!(
-                is_kept,
-                "{length} bytes at {offset} are overwritten and not kept"
-            );
+            let old = &drifted[offset as usize..offset as usize + length];
+            for page in old.chunks(4096) {
+                let is_kept = bytes.windows(page.len()).any(|part| part == page);
+                assert!(is_kept, "{length} bytes at {offset} are not all kept");
+            }
         });
         lab
     }
