@@ -87,7 +87,7 @@ impl Field {
 
     /// A run that is killed once it has written something.
     fn killed_while_writing(&self) {
-        let mut run = self.start(&["--limit-rate", "300k"]);
+        let mut run = self.start(&["--limit-rate", "150k"]);
         run.until_written(0);
         run.kill();
         assert!(!same(&self.b, &self.before), "it was killed too early");
