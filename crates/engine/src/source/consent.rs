@@ -66,6 +66,8 @@ pub(super) fn settle(run: &Run<'_>, names: &[String]) -> bool {
 
 /// What will be overwritten; nothing for an equal target.
 fn line(run: &Run<'_>, target: &Target, names: &[String]) -> Option<PlanLine> {
+    // Looks at the same facts, whose lock is not to be held then.
+    let undo = planned(run, target);
     let facts = target.facts();
     let welcome = facts.welcome.as_ref()?;
     let resized_from = welcome
@@ -80,7 +82,7 @@ fn line(run: &Run<'_>, target: &Target, names: &[String]) -> Option<PlanLine> {
         bytes_differing,
         size: run.feed.geometry().size(),
         resized_from,
-        undo: planned(run, target),
+        undo,
     })
 }
 
