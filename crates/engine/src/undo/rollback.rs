@@ -367,7 +367,10 @@ fn refuse_if_changed(
 ) -> Result<(), Failure> {
     let is_whole_log =
         matches!(found.record.kept, Kept::Log(_)) && found.record.state == UndoState::Whole;
-    let identity = identify(&found.path).map_err(|error| target_unopened(&error))?;
+    let identity = identify(&found.path).map_err(|error| Failure {
+        kind: FailureKind::Guard,
+        ..target_unopened(&error)
+    })?;
     let identity = LedgerIdentity::new(identity.durable_text());
     let standing = ledger
         .standing(&found.key, &identity)
