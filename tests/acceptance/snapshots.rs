@@ -482,13 +482,22 @@ fn a_mounted_volume_is_frozen_and_its_application_told_around_the_snapshot_only(
         .sync(&["--freeze", mounted.to_str().unwrap()])
         .exits(0);
     assert_eq!(events.summary()["level"], "filesystem-consistent");
+    let recorded = |field: &Field| field.stand.events(&["gate", "b"]).exits(0);
+    assert_eq!(recorded(&field).summary()["level"], "filesystem-consistent");
+    let said = field.stand.run(&["gate", "b"]).exits(0).stderr;
+    assert!(said.contains("source filesystem-consistent"), "{said}");
     let hooked = ["--snapshot-hook", hook.to_str().unwrap()];
     let events = field.sync(&hooked).exits(0);
     assert_eq!(events.summary()["level"], "application-consistent");
+    assert_eq!(
+        recorded(&field).summary()["level"],
+        "application-consistent"
+    );
     let called = fs::read_to_string(field.stand.path("called")).unwrap();
     assert_eq!(called, format!("before {source}\nafter {source}\n"));
     let events = field.sync(&[]).exits(0);
     assert_eq!(events.summary()["level"], "crash-consistent");
+    assert_eq!(recorded(&field).summary()["level"], "crash-consistent");
 
     // What was never flushed is in a copy of a frozen filesystem.
     let copy = Disk::over(&field.stand.path("b"));

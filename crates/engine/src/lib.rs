@@ -20,6 +20,7 @@ mod cancel;
 mod clock;
 mod failures;
 mod hash;
+mod level;
 mod limits;
 mod local;
 mod monitor;

@@ -91,6 +91,7 @@ impl Claim {
             size: proof.size(),
             root: Some(proof.root()),
             proof: proof.level(),
+            level: proof.source_level(),
             bytes_written: written,
             ended_unix_ms: Some(now_unix_ms),
             ..self.record(State::Consistent, Some(identity))
@@ -110,6 +111,7 @@ impl Claim {
             ended_unix_ms: None,
             bytes_written: 0,
             proof: ProofLevel::Full,
+            level: None,
             reason: None,
             epoch: 0,
         }

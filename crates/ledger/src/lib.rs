@@ -64,7 +64,7 @@ pub use directory::state_dir;
 pub use error::LedgerError;
 pub use key::{Identity, VolumeKey};
 pub use ledger::{Ledger, Standing, peek};
-pub use proof::{Proof, ProofLevel, RootsDiffer};
+pub use proof::{Proof, ProofLevel, RootsDiffer, SourceLevel};
 pub use record::{Record, State};
 pub use rows::{MAX_RECORDS_PER_VOLUME, MAX_VOLUMES};
 pub use store::MAX_SET_ASIDE;

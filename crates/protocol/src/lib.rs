@@ -25,4 +25,7 @@ pub use source::{Served, SourceSession};
 pub use target::{
     Applied, ApplyOrder, CheckOrder, Exhausted, FlushTicket, TargetSession, WantMode, WantOrder,
 };
-pub use terms::{DigestKind, Evidence, Hold, Purpose, Scope, Terms, VerifyScope, Violation};
+pub use terms::{
+    DigestKind, Evidence, Hold, LastWord, Purpose, Scope, SourceLevel, Terms, VerifyScope,
+    Violation,
+};

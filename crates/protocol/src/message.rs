@@ -4,7 +4,7 @@ use lockstep_merkle::{Cv, ExtentIndex, GroupIndex, GroupSet, PageDigest, PageSet
 
 use crate::failure::Failure;
 use crate::limits::MAX_TEXT;
-use crate::terms::{DigestKind, Evidence, Hold, Purpose, Scope, VerifyScope};
+use crate::terms::{DigestKind, Hold, LastWord, Purpose, Scope, VerifyScope};
 
 /// One line of text from or to a peer: at most [`MAX_TEXT`] bytes, without
 /// control characters, line separators and changes of direction. Longer text
@@ -194,12 +194,7 @@ pub enum SourceFrame {
     /// Writing may begin.
     Proceed,
     /// All of the source has been hashed.
-    Done {
-        /// Its root.
-        root: Root,
-        /// What the source can say for it.
-        evidence: Evidence,
-    },
+    Done(LastWord),
     /// The source gives up.
     Abort(Failure),
 }
@@ -276,7 +271,7 @@ impl SourceFrame {
             SourceFrame::Digests { .. } => "digests",
             SourceFrame::Counted { .. } => "counted",
             SourceFrame::Proceed => "proceed",
-            SourceFrame::Done { .. } => "done",
+            SourceFrame::Done(_) => "done",
             SourceFrame::Abort(_) => "abort",
         }
     }

@@ -229,6 +229,13 @@ fn every_field_of_a_welcome_has_its_range() {
 }
 
 #[test]
+fn every_field_of_the_last_word_has_its_range() {
+    assert_eq!(source_with(4, 33, &[3]), out_of_range("evidence"));
+    assert_eq!(source_with(4, 34, &[4]), out_of_range("level"));
+    assert!(source_with(4, 34, &[0]).is_ok());
+}
+
+#[test]
 fn indexes_stop_where_the_largest_volume_ends() {
     let extents = MAX_VOLUME_SIZE >> 20;
     for (extent, fits) in [(extents - 1, true), (extents, false), (u64::MAX, false)] {

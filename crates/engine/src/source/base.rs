@@ -19,12 +19,12 @@ use lockstep_ledger::VolumeKey;
 use lockstep_merkle::{
     Cv, EXTENT_SIZE, Geometry, PAGES_PER_EXTENT, PAGES_PER_GROUP, PageIndex, page_cvs,
 };
-use lockstep_protocol::{Evidence, Purpose};
+use lockstep_protocol::{Evidence, LastWord, Purpose};
 use lockstep_snapshot::Snapshot;
 use lockstep_volume::{IoFailure, Volume};
 use rayon::prelude::{ParallelIterator, ParallelSlice};
 
-use super::feed::{Feed, Finish};
+use super::feed::Feed;
 use super::frozen::{Frozen, FrozenImage};
 use crate::clock::now;
 use crate::failures::sentence;
@@ -284,7 +284,7 @@ fn save(
     frozen: &Frozen,
     image: &FrozenImage,
     request: &Request,
-    finish: Finish,
+    finish: LastWord,
     known: &Measured<'_>,
 ) -> Result<bool, String> {
     let Some(pages) = known.pages.as_ref().map_err(Clone::clone)? else {

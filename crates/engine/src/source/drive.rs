@@ -212,10 +212,7 @@ impl Lane<'_> {
         if !session.is_held() {
             self.target.may_settle.store(true, Ordering::SeqCst);
         }
-        Some(SourceFrame::Done {
-            root: finish.root,
-            evidence: finish.evidence,
-        })
+        Some(SourceFrame::Done(finish))
     }
 
     fn ship(&self, orders: &Receiver<Order>) {

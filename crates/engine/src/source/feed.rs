@@ -5,15 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lockstep_merkle::{Cv, CvTable, ExtentIndex, Geometry, GroupIndex, Root};
-use lockstep_protocol::{Evidence, Failure};
-
-/// The source's last word: its root, and what it can say for it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Finish {
-    pub(crate) root: Root,
-    pub(crate) evidence: Evidence,
-}
+use lockstep_merkle::{Cv, CvTable, ExtentIndex, Geometry, GroupIndex};
+use lockstep_protocol::{Failure, LastWord};
 
 /// What a follower finds when it looks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,7 +14,7 @@ pub(crate) struct Found {
     /// Groups below this are hashed.
     pub(crate) groups: u64,
     /// Set once all are hashed and the source was checked.
-    pub(crate) finish: Option<Finish>,
+    pub(crate) finish: Option<LastWord>,
 }
 
 #[derive(Default)]
@@ -29,7 +22,7 @@ struct Inner {
     frontier: u64,
     ahead: BTreeSet<u64>,
     released: bool,
-    finish: Option<Finish>,
+    finish: Option<LastWord>,
 }
 
 /// The growing tree of the source, and the word that ends the run.
@@ -90,7 +83,7 @@ impl Feed {
     }
 
     /// Everything is hashed.
-    pub(crate) fn finish(&self, finish: Finish) {
+    pub(crate) fn finish(&self, finish: LastWord) {
         self.lock().finish = Some(finish);
         self.grown.notify_all();
     }
@@ -120,7 +113,7 @@ impl Feed {
             .clone()
     }
 
-    pub(crate) fn finished(&self) -> Option<Finish> {
+    pub(crate) fn finished(&self) -> Option<LastWord> {
         self.lock().finish
     }
 

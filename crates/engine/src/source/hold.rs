@@ -3,15 +3,16 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lockstep_merkle::GroupIndex;
-use lockstep_protocol::{Evidence, Failure, FailureKind, Purpose};
+use lockstep_protocol::{Evidence, Failure, FailureKind, LastWord, Purpose};
 use lockstep_snapshot::Health;
 use lockstep_volume::{HoldLost, Source, VolumeKind};
 
 use super::base::Base;
-use super::feed::{Feed, Finish};
+use super::feed::Feed;
 use super::frozen::Frozen;
 use crate::failures::{sentence, volume_failed};
 use crate::hash::fold_table;
+use crate::level;
 use crate::pages::PageTable;
 use crate::request::{Request, SnapshotChoice};
 use crate::scan::{Known, Scan, ScanFrom};
@@ -60,7 +61,7 @@ pub(super) fn scan(
     pages: Option<&PageTable>,
     base: Option<&Base>,
     pool: &rayon::ThreadPool,
-) -> Result<Option<Finish>, Failure> {
+) -> Result<Option<LastWord>, Failure> {
     let scan = Scan {
         volume: &frozen.source,
         geometry: feed.geometry(),
@@ -86,7 +87,11 @@ pub(super) fn scan(
         (true, None) => Evidence::Full,
         (true, Some(_)) => Evidence::Delta,
     };
-    Ok(Some(Finish { root, evidence }))
+    Ok(Some(LastWord {
+        root,
+        evidence,
+        level: frozen.level().map(level::told),
+    }))
 }
 
 /// Whether the bytes that were hashed are those of one instant.

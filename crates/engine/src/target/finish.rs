@@ -6,7 +6,7 @@ use bytes::Bytes;
 use lockstep_ledger::{Proof, ProofLevel};
 use lockstep_merkle::Root;
 use lockstep_protocol::{
-    Evidence, Failure, FailureKind, Plan, Stats, TargetFrame, TargetSession, VolumeState,
+    Evidence, Failure, FailureKind, LastWord, Plan, Stats, TargetFrame, TargetSession, VolumeState,
 };
 
 use lockstep_volume::{OpenError, OpenErrorKind};
@@ -14,6 +14,7 @@ use lockstep_volume::{OpenError, OpenErrorKind};
 use super::work::Work;
 use crate::cancel::{Cancel, Cause};
 use crate::failures::{sentence, target_unopened};
+use crate::level;
 use crate::limits::STATS_EVERY;
 
 /// A good end.
@@ -78,7 +79,11 @@ pub(super) fn mark(work: &Work<'_>) -> Result<Finished, Failure> {
     if work.compares() {
         return Ok(Finished::Compared);
     }
-    let (root, evidence) = work.session().settled().ok_or_else(|| {
+    let LastWord {
+        root,
+        evidence,
+        level: source_level,
+    } = work.session().settled().ok_or_else(|| {
         Failure::new(
             FailureKind::Internal,
             "ended before every extent was proved",
@@ -89,12 +94,13 @@ pub(super) fn mark(work: &Work<'_>) -> Result<Finished, Failure> {
         .own_root()
         .map_err(|error| Failure::new(FailureKind::Internal, sentence(&error)))?;
     let size = work.geometry.size();
-    let level = match evidence {
+    let proof_level = match evidence {
         Evidence::None | Evidence::Full => ProofLevel::Full,
         Evidence::Delta => ProofLevel::Delta,
     };
-    let proof = Proof::new(*own.as_bytes(), *root.as_bytes(), size, level)
-        .map_err(|error| Failure::new(FailureKind::Mismatch, sentence(&error)))?;
+    let proof = Proof::new(*own.as_bytes(), *root.as_bytes(), size, proof_level)
+        .map_err(|error| Failure::new(FailureKind::Mismatch, sentence(&error)))?
+        .of_source(source_level.map(level::recorded));
     if work.plan != Plan::Keep {
         // Its size, or its name, changes even if none of its bytes do.
         work.begin_overwrite()?;

@@ -203,7 +203,7 @@ fn heard(work: &Work<'_>, bytes: &[u8]) -> Result<(), Failure> {
         SourceFrame::Digests { first, cvs } => work.update(|session| session.digests(first, &cvs)),
         SourceFrame::Counted { extent } => work.update(|session| session.counted(extent)),
         SourceFrame::Proceed => work.update(|session| session.proceed()),
-        SourceFrame::Done { root, evidence } => work.update(|session| session.done(root, evidence)),
+        SourceFrame::Done(word) => work.update(|session| session.done(word)),
         SourceFrame::Abort(failure) => return Err(failure),
         SourceFrame::Hello(_) => Err(lockstep_protocol::Violation::OutOfTurn {
             frame: name,

@@ -9,7 +9,8 @@
 //!   2 digests    u64 first group, 1 to 1024 × 32 B chaining value
 //!   3 counted    u64 extent
 //!   4 proceed
-//!   5 done       32 B root, u8 evidence: none, full, delta
+//!   5 done       32 B root, u8 evidence: none, full, delta,
+//!                u8 level: none, crash-, filesystem-, application-consistent
 //!   6 abort      failure
 //!
 //! target → source
@@ -75,9 +76,7 @@ impl SourceFrame {
             SourceFrame::Digests { first, cvs } => out.digests(*first, cvs),
             SourceFrame::Counted { extent } => out.u8(3).u64(extent.0).end(),
             SourceFrame::Proceed => out.u8(4).end(),
-            SourceFrame::Done { root, evidence } => {
-                out.u8(5).bytes(root.as_bytes()).evidence(*evidence).end();
-            }
+            SourceFrame::Done(word) => out.u8(5).last_word(word).end(),
             SourceFrame::Abort(failure) => out.u8(6).failure(failure).end(),
         }
         out.0
@@ -96,10 +95,7 @@ impl SourceFrame {
                 extent: input.extent()?,
             },
             4 => SourceFrame::Proceed,
-            5 => SourceFrame::Done {
-                root: Root::from_bytes(input.array("root")?),
-                evidence: input.evidence()?,
-            },
+            5 => SourceFrame::Done(input.last_word()?),
             6 => SourceFrame::Abort(input.failure()?),
             other => return Err(Malformed::UnknownType(other)),
         };

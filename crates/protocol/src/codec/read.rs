@@ -2,14 +2,16 @@
 
 use lockstep_merkle::{
     Cv, EXTENT_SIZE, ExtentIndex, GROUP_SIZE, GroupIndex, GroupSet, MAX_VOLUME_SIZE,
-    PAGES_PER_EXTENT, PageDigest,
+    PAGES_PER_EXTENT, PageDigest, Root,
 };
 
 use super::Malformed;
 use crate::failure::{Failure, FailureKind};
 use crate::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY, MAX_TEXT, MAX_WANTS_PER_EXTENT, MAX_WINDOW};
 use crate::message::{Hello, Plan, SourceFrame, Stats, Text, VolumeState, Want, Welcome};
-use crate::terms::{DigestKind, Evidence, Hold, Purpose, Scope, VerifyScope};
+use crate::terms::{
+    DigestKind, Evidence, Hold, LastWord, Purpose, Scope, SourceLevel, VerifyScope,
+};
 
 /// Extents of the largest volume.
 const MAX_EXTENTS: u64 = MAX_VOLUME_SIZE / EXTENT_SIZE as u64;
@@ -63,7 +65,25 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn evidence(&mut self) -> Result<Evidence, Malformed> {
+    pub(super) fn last_word(&mut self) -> Result<LastWord, Malformed> {
+        Ok(LastWord {
+            root: Root::from_bytes(self.array("root")?),
+            evidence: self.evidence()?,
+            level: self.level()?,
+        })
+    }
+
+    fn level(&mut self) -> Result<Option<SourceLevel>, Malformed> {
+        match self.u8("level")? {
+            0 => Ok(None),
+            1 => Ok(Some(SourceLevel::CrashConsistent)),
+            2 => Ok(Some(SourceLevel::FilesystemConsistent)),
+            3 => Ok(Some(SourceLevel::ApplicationConsistent)),
+            _ => Err(Malformed::OutOfRange("level")),
+        }
+    }
+
+    fn evidence(&mut self) -> Result<Evidence, Malformed> {
         match self.u8("evidence")? {
             0 => Ok(Evidence::None),
             1 => Ok(Evidence::Full),

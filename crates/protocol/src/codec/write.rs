@@ -5,7 +5,9 @@ use lockstep_merkle::{Cv, GroupIndex, PAGES_PER_EXTENT};
 use crate::failure::Failure;
 use crate::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY};
 use crate::message::{Hello, Plan, Stats, Text, VolumeState, Want, Welcome};
-use crate::terms::{DigestKind, Evidence, Hold, Purpose, Scope, VerifyScope};
+use crate::terms::{
+    DigestKind, Evidence, Hold, LastWord, Purpose, Scope, SourceLevel, VerifyScope,
+};
 
 /// The frame being written.
 pub(super) struct Writer(pub(super) Vec<u8>);
@@ -33,12 +35,19 @@ impl Writer {
         self.u8(u8::from(value))
     }
 
-    pub(super) fn evidence(&mut self, evidence: Evidence) -> &mut Writer {
-        self.u8(match evidence {
-            Evidence::None => 0,
-            Evidence::Full => 1,
-            Evidence::Delta => 2,
-        })
+    pub(super) fn last_word(&mut self, word: &LastWord) -> &mut Writer {
+        self.bytes(word.root.as_bytes())
+            .u8(match word.evidence {
+                Evidence::None => 0,
+                Evidence::Full => 1,
+                Evidence::Delta => 2,
+            })
+            .u8(match word.level {
+                None => 0,
+                Some(SourceLevel::CrashConsistent) => 1,
+                Some(SourceLevel::FilesystemConsistent) => 2,
+                Some(SourceLevel::ApplicationConsistent) => 3,
+            })
     }
 
     pub(super) fn end(&mut self) {}

@@ -5,8 +5,9 @@
 
 use lockstep_merkle::{Cv, ExtentIndex, GroupIndex, GroupSet, PageDigest, PageSet, Root};
 use lockstep_protocol::{
-    DataHead, DigestKind, Encoding, Evidence, Failure, FailureKind, Hello, Hold, Plan, Purpose,
-    Scope, SourceFrame, Stats, TargetFrame, Text, VerifyScope, VolumeState, Want, Welcome,
+    DataHead, DigestKind, Encoding, Evidence, Failure, FailureKind, Hello, Hold, LastWord, Plan,
+    Purpose, Scope, SourceFrame, SourceLevel, Stats, TargetFrame, Text, VerifyScope, VolumeState,
+    Want, Welcome,
 };
 
 const VERSION_1: &str = include_str!("../vectors/frames-v1.txt");
@@ -39,10 +40,11 @@ pub(super) fn sample_source_frames() -> Vec<SourceFrame> {
             extent: ExtentIndex(0x0203),
         },
         SourceFrame::Proceed,
-        SourceFrame::Done {
+        SourceFrame::Done(LastWord {
             root: Root::from_bytes([0xd0; 32]),
             evidence: Evidence::Full,
-        },
+            level: Some(SourceLevel::FilesystemConsistent),
+        }),
         SourceFrame::Abort(failure()),
     ]
 }

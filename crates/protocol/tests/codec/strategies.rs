@@ -5,8 +5,9 @@ use lockstep_merkle::{
 };
 use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY, MAX_WINDOW};
 use lockstep_protocol::{
-    DataHead, DigestKind, Encoding, Evidence, Failure, FailureKind, Hello, Hold, Plan, Purpose,
-    Scope, SourceFrame, Stats, TargetFrame, Text, VerifyScope, VolumeState, Want, Welcome,
+    DataHead, DigestKind, Encoding, Evidence, Failure, FailureKind, Hello, Hold, LastWord, Plan,
+    Purpose, Scope, SourceFrame, SourceLevel, Stats, TargetFrame, Text, VerifyScope, VolumeState,
+    Want, Welcome,
 };
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any};
@@ -24,8 +25,19 @@ fn root() -> impl Strategy<Value = Root> {
     any::<[u8; 32]>().prop_map(Root::from_bytes)
 }
 
-fn evidence() -> impl Strategy<Value = Evidence> {
-    sample::select(vec![Evidence::None, Evidence::Full, Evidence::Delta])
+fn last_word() -> impl Strategy<Value = LastWord> {
+    let evidence = sample::select(vec![Evidence::None, Evidence::Full, Evidence::Delta]);
+    let level = sample::select(vec![
+        None,
+        Some(SourceLevel::CrashConsistent),
+        Some(SourceLevel::FilesystemConsistent),
+        Some(SourceLevel::ApplicationConsistent),
+    ]);
+    (root(), evidence, level).prop_map(|(root, evidence, level)| LastWord {
+        root,
+        evidence,
+        level,
+    })
 }
 
 fn extent() -> impl Strategy<Value = ExtentIndex> {
@@ -183,7 +195,7 @@ pub(super) fn source_frame() -> impl Strategy<Value = SourceFrame> {
         digests(),
         extent().prop_map(|extent| SourceFrame::Counted { extent }),
         Just(SourceFrame::Proceed),
-        (root(), evidence()).prop_map(|(root, evidence)| SourceFrame::Done { root, evidence }),
+        last_word().prop_map(SourceFrame::Done),
         failure().prop_map(SourceFrame::Abort),
     ]
 }

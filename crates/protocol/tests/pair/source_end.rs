@@ -5,7 +5,7 @@ use lockstep_merkle::{
     Root, extent_cvs, fold, is_zero, page_digest,
 };
 use lockstep_protocol::{
-    DataHead, DigestKind, Encoding, Evidence, Hello, Served, SourceFrame, SourceSession,
+    DataHead, DigestKind, Encoding, Evidence, Hello, LastWord, Served, SourceFrame, SourceSession,
     TargetFrame, Terms, Text, Violation, Want,
 };
 
@@ -145,14 +145,15 @@ impl SourceEnd {
         let root = fold(self.terms.geometry, cvs).unwrap();
         self.session.finished(root);
         self.done = Some(root);
-        SourceFrame::Done {
+        SourceFrame::Done(LastWord {
             root,
             evidence: if self.changed {
                 Evidence::None
             } else {
                 Evidence::Full
             },
-        }
+            level: None,
+        })
     }
 
     /// Somebody writes to the source while it is read.
