@@ -176,11 +176,17 @@ impl From<Standing> for Answer {
                 usable: false,
                 proof: record.proof,
                 level: None,
-                sentence: format!(
-                    "inconsistent since {}: the run from {} did not finish",
-                    time(record.started_unix_ms),
-                    record.source
-                ),
+                sentence: match &record.reason {
+                    Some(reason) => format!(
+                        "inconsistent since {}: {reason}",
+                        time(record.started_unix_ms)
+                    ),
+                    None => format!(
+                        "inconsistent since {}: the run from {} did not finish",
+                        time(record.started_unix_ms),
+                        record.source
+                    ),
+                },
                 hint: "run the same `lockstep sync` again: it ships only what is missing",
             },
             Standing::Failed(record) => Answer {

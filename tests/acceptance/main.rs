@@ -7,6 +7,7 @@ mod docs;
 mod judge;
 mod kill;
 mod lab;
+mod liars;
 mod postgres;
 mod remote;
 mod several;

@@ -18,6 +18,7 @@
 
 mod cancel;
 mod clock;
+mod doubt;
 mod failures;
 mod hash;
 mod level;

@@ -1,5 +1,6 @@
 //! A target on this machine: its side runs on a thread of this process.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use lockstep_protocol::{Failure, FailureKind};
@@ -28,6 +29,10 @@ impl Connect for LocalTarget {
             warning: None,
             lifeline: Box::new(Serving(Some(serving))),
         })
+    }
+
+    fn local_path(&self, state_dir: &Path) -> Option<&Path> {
+        (self.0.state_dir == state_dir).then_some(&self.0.path)
     }
 }
 

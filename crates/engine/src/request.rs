@@ -1,7 +1,7 @@
 //! What a caller asks of a run.
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lockstep_index::FullScanEvery;
@@ -147,6 +147,12 @@ pub trait Connect: Send + Sync {
     /// # Errors
     /// Says in one sentence why it cannot be reached.
     fn connect(self: Box<Self>) -> Result<Connected, Failure>;
+
+    /// The target's path, if it is on this machine and the ledger in `state_dir` has its record.
+    fn local_path(&self, state_dir: &Path) -> Option<&Path> {
+        let _ = state_dir;
+        None
+    }
 }
 
 /// One target of a run.

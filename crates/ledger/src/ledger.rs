@@ -75,6 +75,14 @@ impl Ledger {
         };
         Ok(rows.into_iter().filter_map(read).collect())
     }
+
+    /// The newest row of every volume; none of a store that cannot be believed.
+    pub(crate) fn newest_rows(&self) -> Result<Vec<(VolumeKey, Row)>, LedgerError> {
+        Ok(match self.store.newest_rows()? {
+            Look::Whole(_, rows) => rows,
+            Look::Blank | Look::Damaged(_) => Vec::new(),
+        })
+    }
 }
 
 /// What is known of a volume in the state directory `dir`, for one who only asks.

@@ -10,7 +10,9 @@
 //!                     │ confirm(proof)                  ├────────────────────────────► failed
 //!                     ├──────────────────► consistent   │ abandon, drop, crash
 //!                     │ release, drop, crash            └────────────────────────────► inconsistent
-//!                     └──────────────────► as before
+//!                     ├──────────────────► as before
+//!                     │ doubt(runs), if the newest record is of one of them
+//!                     └──────────────────► Overwriting, and `inconsistent`, durable
 //! ```
 //!
 //! # Files of a state directory
@@ -46,6 +48,7 @@
 
 mod claim;
 mod directory;
+mod doubt;
 mod error;
 mod image;
 #[cfg(test)]
@@ -61,6 +64,7 @@ mod store;
 
 pub use claim::{Claim, Overwriting, RunFacts};
 pub use directory::state_dir;
+pub use doubt::{Doubt, Doubted, Downgrades};
 pub use error::LedgerError;
 pub use key::{Identity, VolumeKey};
 pub use ledger::{Ledger, Standing, peek};

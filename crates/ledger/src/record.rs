@@ -29,7 +29,8 @@ pub enum State {
 pub struct Record {
     /// How it ended.
     pub state: State,
-    /// The file or device which it was about; none if that did not exist when the run began.
+    /// The file or device which it was about; none if that did not exist when the run began, or if
+    /// the record is about whatever is there.
     pub identity: Option<Identity>,
     /// Bytes of the volume; 0 unless consistent.
     pub size: u64,
@@ -54,7 +55,7 @@ pub struct Record {
     /// the record is of a release that did not write it down.
     #[serde(default)]
     pub level: Option<SourceLevel>,
-    /// Why it failed; only if failed.
+    /// Why it failed, or why an earlier run's word is not believed any more; none if consistent.
     pub reason: Option<String>,
     /// The cluster's epoch; 0 for an ad hoc run.
     pub epoch: u64,

@@ -56,6 +56,18 @@ impl Store {
         self.look(|database| rows::of_volume(database, key.as_str(), limit))
     }
 
+    /// The newest row of every volume; makes and changes nothing.
+    pub(crate) fn newest_rows(&self) -> Result<Look<Vec<(VolumeKey, Row)>>, LedgerError> {
+        let _lock = StoreLock::shared(&self.lock())?;
+        self.look(|database| {
+            let rows = rows::newest_of_all(database)?;
+            let keyed = rows
+                .into_iter()
+                .map(|(volume, row)| (VolumeKey::of_row(volume), row));
+            Ok(keyed.collect())
+        })
+    }
+
     /// Stores a record, durably, under a new entry or an `entry` returned before. Returns its entry.
     pub(crate) fn put(
         &self,

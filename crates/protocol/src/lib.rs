@@ -18,8 +18,8 @@ mod terms;
 pub use codec::Malformed;
 pub use failure::{Failure, FailureKind};
 pub use message::{
-    DataHead, Encoding, Hello, Plan, SourceFrame, Stats, TargetFrame, Text, VolumeState, Want,
-    Welcome,
+    DataHead, Doubted, Encoding, Hello, Plan, SourceFrame, Stats, TargetFrame, Text, VolumeState,
+    Want, Welcome,
 };
 pub use source::{Served, SourceSession};
 pub use target::{

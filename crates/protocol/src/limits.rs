@@ -7,6 +7,8 @@ pub const NEWEST_VERSION: u16 = 1;
 
 /// Chaining values in one digests frame: 32 KiB, or 64 MiB of volume.
 pub const MAX_CVS_PER_FRAME: usize = 1024;
+/// Runs that one doubt names.
+pub const MAX_DOUBTED_RUNS: usize = 256;
 /// Wants that may be unanswered at once; a target may only ask for less.
 pub const MAX_WINDOW: u16 = 64;
 /// Times that an extent is asked for again in a run, whether its data did not

@@ -197,6 +197,12 @@ pub enum SourceFrame {
     Done(LastWord),
     /// The source gives up.
     Abort(Failure),
+    /// What these runs proved rests on something that is not true: a record of
+    /// one of them is to be taken back before anything else is done.
+    Doubt {
+        /// Their names; 1 to [`crate::limits::MAX_DOUBTED_RUNS`].
+        runs: Vec<[u8; 16]>,
+    },
 }
 
 /// From target to source, on the control lane.
@@ -237,6 +243,17 @@ pub enum TargetFrame {
         /// Totals.
         stats: Stats,
     },
+    /// Answers a doubt: what became of the volume's record.
+    Doubted(Doubted),
+}
+
+/// What became of a record that the source doubted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Doubted {
+    /// It was of one of those runs, and says `inconsistent` now, durably.
+    Downgraded,
+    /// It does not rest on them.
+    Stands,
 }
 
 /// How a data frame's pages are packed.
@@ -273,6 +290,7 @@ impl SourceFrame {
             SourceFrame::Proceed => "proceed",
             SourceFrame::Done(_) => "done",
             SourceFrame::Abort(_) => "abort",
+            SourceFrame::Doubt { .. } => "doubt",
         }
     }
 }
@@ -290,6 +308,7 @@ impl TargetFrame {
             TargetFrame::Progress(_) => "progress",
             TargetFrame::Verified { .. } => "verified",
             TargetFrame::Failed { .. } => "failed",
+            TargetFrame::Doubted(_) => "doubted",
         }
     }
 }

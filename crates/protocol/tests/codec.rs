@@ -10,7 +10,7 @@ mod strategies;
 use golden::{sample_heads, sample_source_frames, sample_target_frames};
 use lockstep_merkle::{Cv, ExtentIndex, GroupIndex, GroupSet, MAX_VOLUME_SIZE, PageDigest};
 use lockstep_protocol::limits::{
-    DATA_HEAD_LEN, MAX_CVS_PER_FRAME, MAX_IDENTITY, MAX_TEXT, MAX_WINDOW,
+    DATA_HEAD_LEN, MAX_CVS_PER_FRAME, MAX_DOUBTED_RUNS, MAX_IDENTITY, MAX_TEXT, MAX_WINDOW,
 };
 use lockstep_protocol::{
     DataHead, Failure, FailureKind, Malformed, SourceFrame, Stats, TargetFrame, Text, Want,
@@ -74,7 +74,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_refused_or_are_a_frame(kind in 0_u8..12, mut bytes in vec(any::<u8>(), 1..600)) {
+    fn random_bytes_are_refused_or_are_a_frame(kind in 0_u8..14, mut bytes in vec(any::<u8>(), 1..600)) {
         decoding_is_sound(&bytes);
         bytes[0] = kind;
         decoding_is_sound(&bytes);
@@ -116,12 +116,9 @@ fn every_truncation_is_refused_unless_a_row_is_left_out_whole() {
         for end in 0..bytes.len() {
             match SourceFrame::decode(&bytes[..end]) {
                 Err(_) => {}
-                Ok(shorter) => {
-                    let SourceFrame::Digests { cvs, .. } = &shorter else {
-                        panic!("{} cut at {end} became {shorter:?}", frame.name());
-                    };
-                    assert_eq!(end, 9 + 32 * cvs.len());
-                }
+                Ok(SourceFrame::Digests { cvs, .. }) => assert_eq!(end, 9 + 32 * cvs.len()),
+                Ok(SourceFrame::Doubt { runs }) => assert_eq!(end, 1 + 16 * runs.len()),
+                Ok(shorter) => panic!("{} cut at {end} became {shorter:?}", frame.name()),
             }
         }
     }
@@ -152,13 +149,13 @@ fn every_changed_bit_of_the_samples_is_harmless() {
 
 #[test]
 fn types_that_no_side_sends_are_refused() {
-    for kind in [0].into_iter().chain(7..=255) {
+    for kind in [0].into_iter().chain(8..=255) {
         assert_eq!(
             SourceFrame::decode(&[kind]),
             Err(Malformed::UnknownType(kind))
         );
     }
-    for kind in [0].into_iter().chain(9..=255) {
+    for kind in [0, 9].into_iter().chain(11..=255) {
         assert_eq!(
             TargetFrame::decode(&[kind]),
             Err(Malformed::UnknownType(kind))
@@ -288,6 +285,15 @@ fn rows_stop_at_their_limit() {
             fits,
             "{count} page digests"
         );
+    }
+    for (count, fits) in [
+        (0, false),
+        (1, true),
+        (MAX_DOUBTED_RUNS, true),
+        (MAX_DOUBTED_RUNS + 1, false),
+    ] {
+        let bytes = [vec![7], vec![9; 16 * count]].concat();
+        assert_eq!(SourceFrame::decode(&bytes).is_ok(), fits, "{count} runs");
     }
 }
 

@@ -4,8 +4,8 @@
 use lockstep_merkle::{EXTENT_SIZE, ExtentIndex, Geometry, GroupSet, PageDigest, Root};
 use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_WANTS_PER_EXTENT};
 use lockstep_protocol::{
-    Failure, FailureKind, Hold, Plan, Purpose, Scope, Served, SourceSession, Stats, TargetFrame,
-    Terms, VerifyScope, Violation, VolumeState, Want, Welcome,
+    Doubted, Failure, FailureKind, Hold, Plan, Purpose, Scope, Served, SourceSession, Stats,
+    TargetFrame, Terms, VerifyScope, Violation, VolumeState, Want, Welcome,
 };
 
 const SIZE: u64 = 3 * EXTENT_SIZE as u64 + 5;
@@ -196,6 +196,32 @@ fn every_frame_in_every_stage() {
     table.push(String::new());
     let table = table.join("\n");
     assert_eq!(table, TRANSITIONS, "the table is now:\n{table}");
+}
+
+#[test]
+fn a_doubt_goes_out_between_the_welcome_and_the_end_and_is_answered_once() {
+    let answer = || TargetFrame::Doubted(Doubted::Stands);
+    for (name, scenario) in SCENARIOS {
+        let mut session = scenario();
+        let may = !name.starts_with("greeting") && name != "ended";
+        assert_eq!(session.may_doubt(), may, "{name}");
+        assert!(scenario().handle(answer()).is_err(), "{name}: unasked");
+        if !may {
+            continue;
+        }
+        let before = stage_of(&mut scenario());
+        session.doubted();
+        session.doubted();
+        for _ in 0..2 {
+            let served = session.handle(answer());
+            assert_eq!(served, Ok(Served::Doubted(Doubted::Stands)), "{name}");
+        }
+        assert_eq!(stage_of(&mut scenario()), before, "{name}");
+        assert!(session.handle(answer()).is_err(), "{name}: once too often");
+    }
+    let mut compares = SourceSession::new(terms(Purpose::Compare, Hold::None));
+    compares.handle(welcome(Plan::Keep)).unwrap();
+    assert!(!compares.may_doubt(), "a comparison changes no record");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use lockstep_index::inherit::{Delta, Inheritance, SampleSeed, plan};
 use lockstep_index::{Facts, Index, IndexKey, IndexStore, Lineage, Side};
 use lockstep_ledger::VolumeKey;
 use lockstep_merkle::{
-    Cv, EXTENT_SIZE, Geometry, PAGES_PER_EXTENT, PAGES_PER_GROUP, PageIndex, page_cvs,
+    Cv, EXTENT_SIZE, ExtentIndex, Geometry, PAGES_PER_EXTENT, PAGES_PER_GROUP, PageIndex, page_cvs,
 };
 use lockstep_protocol::{Evidence, LastWord, Purpose};
 use lockstep_snapshot::Snapshot;
@@ -26,6 +26,7 @@ use rayon::prelude::{ParallelIterator, ParallelSlice};
 
 use super::feed::Feed;
 use super::frozen::{Frozen, FrozenImage};
+use super::reliance::{Document, Reliance};
 use crate::clock::now;
 use crate::failures::sentence;
 use crate::pages::{PageTable, bytes_of};
@@ -44,6 +45,29 @@ pub(super) struct Base {
     pub(super) inheritance: Inheritance,
 }
 
+/// A full scan as the judge of what an earlier run left: what is measured now is compared with what
+/// would have been taken over.
+pub(super) struct Audit<'a> {
+    pub(super) base: &'a Base,
+    pub(super) pages: &'a PageTable,
+    /// Called by whoever finds a difference, before the extent is told to any target.
+    pub(super) caught: &'a (dyn Fn() + Sync),
+}
+
+impl Audit<'_> {
+    /// Looks at an extent that was just measured.
+    pub(super) fn look(&self, geometry: Geometry, extent: ExtentIndex) {
+        let changed = self.base.inheritance.changed();
+        let mut unchanged = changed
+            .gaps_within(geometry.pages_of_extent(extent))
+            .flatten()
+            .map(PageIndex);
+        if unchanged.any(|page| self.pages.cv(page) != self.base.index.cv(page)) {
+            (self.caught)();
+        }
+    }
+}
+
 /// What was found of an earlier run.
 pub(super) enum Found {
     /// Nothing that could be of use.
@@ -52,6 +76,8 @@ pub(super) enum Found {
     Doubt(String),
     /// All that is needed.
     Base(Box<Base>),
+    /// The same, but everything is to be read: it is only compared with what comes of that.
+    Audit(Box<Base>),
 }
 
 /// Looks for the base of the image that this run reads.
@@ -59,9 +85,6 @@ pub(super) fn find(frozen: &Frozen, request: &Request) -> Found {
     let Some(image) = frozen.image() else {
         return Found::Nothing;
     };
-    if !request.reuse.delta {
-        return Found::Nothing;
-    }
     let store = IndexStore::at(&request.state_dir);
     let Some(volume) = volume_text(frozen.volume()) else {
         return Found::Nothing;
@@ -69,12 +92,17 @@ pub(super) fn find(frozen: &Frozen, request: &Request) -> Found {
     let Some((key, facts)) = newest(&store, &volume) else {
         return Found::Nothing;
     };
-    if facts.is_full_scan_due(request.reuse.full_scan_every, now()) {
-        return Found::Nothing;
-    }
-    match usable(frozen, image, request, &store, &key, &facts) {
-        Ok(base) => Found::Base(Box::new(base)),
-        Err(doubt) => Found::Doubt(doubt),
+    let reads_everything =
+        !request.reuse.delta || facts.is_full_scan_due(request.reuse.full_scan_every, now());
+    let usable = usable(frozen, image, request, &store, &key, &facts);
+    match (usable.map(Box::new), reads_everything) {
+        (Ok(base), false) => Found::Base(base),
+        (Ok(base), true) => Found::Audit(base),
+        (Err(doubt), false) => Found::Doubt(doubt),
+        (Err(doubt), true) => {
+            tracing::debug!(doubt, "the full scan judges no earlier run");
+            Found::Nothing
+        }
     }
 }
 
@@ -202,7 +230,7 @@ pub(super) fn distrust_from_now_on(frozen: &Frozen, request: &Request) -> Option
     None
 }
 
-fn distrust(request: &Request, volume: &Path) -> Option<String> {
+pub(super) fn distrust(request: &Request, volume: &Path) -> Option<String> {
     let path = distrusted(request, volume)?;
     path.exists().then(|| {
         format!(
@@ -316,6 +344,11 @@ fn save(
     for (key, facts) in older {
         retire(image, &store, &key, &facts);
     }
+    if known.base.is_none() {
+        let reliance = Reliance::of(&request.state_dir, &volume);
+        let ended = reliance.change(Document::chain_ended);
+        ended.map_err(|error| sentence(&error))?;
+    }
     Ok(true)
 }
 
@@ -350,7 +383,7 @@ fn of_source(store: &IndexStore, volume: &str) -> Vec<(IndexKey, Facts)> {
         .collect()
 }
 
-fn volume_text(volume: &Path) -> Option<String> {
+pub(super) fn volume_text(volume: &Path) -> Option<String> {
     VolumeKey::from_path(volume)
         .ok()
         .map(|key| key.as_str().to_owned())

@@ -7,10 +7,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use lockstep_merkle::{EXTENT_SIZE, GroupIndex, PageSeed};
-use lockstep_protocol::limits::MAX_WINDOW;
+use lockstep_protocol::limits::{MAX_DOUBTED_RUNS, MAX_WINDOW};
 use lockstep_protocol::{
-    Failure, FailureKind, Hello, Hold, Plan, Purpose, Scope, Served, SourceFrame, SourceSession,
-    Stats, TargetFrame, Terms, VolumeState, Want, Welcome,
+    Doubted, Failure, FailureKind, Hello, Hold, Plan, Purpose, Scope, Served, SourceFrame,
+    SourceSession, Stats, TargetFrame, Terms, VolumeState, Want, Welcome,
 };
 use lockstep_transport::{Link, LinkError, LinkSender, Via};
 use lockstep_volume::{BufferPool, Volume};
@@ -197,6 +197,9 @@ impl Lane<'_> {
     /// What follows what the target has been told until now.
     fn next_frame(&self, seen: &mut u64, found: &Found) -> Option<SourceFrame> {
         let mut session = self.session();
+        if let Some(doubt) = self.next_doubt(&mut session) {
+            return Some(doubt);
+        }
         if let Some(range) = session.next_digests(found.groups) {
             *seen = range.end;
             let cvs = range
@@ -213,6 +216,23 @@ impl Lane<'_> {
             self.target.may_settle.store(true, Ordering::SeqCst);
         }
         Some(SourceFrame::Done(finish))
+    }
+
+    /// Before everything else, the runs whose word does not count any more.
+    fn next_doubt(&self, session: &mut SourceSession) -> Option<SourceFrame> {
+        if !session.may_doubt() {
+            return None;
+        }
+        let told = self.target.doubts_told.load(Ordering::SeqCst);
+        let mut runs = self.common.feed.doubts_beyond(told);
+        runs.truncate(MAX_DOUBTED_RUNS);
+        if runs.is_empty() {
+            return None;
+        }
+        session.doubted();
+        self.target.facts().doubts_unanswered += 1;
+        (self.target.doubts_told).store(told + runs.len(), Ordering::SeqCst);
+        Some(SourceFrame::Doubt { runs })
     }
 
     fn ship(&self, orders: &Receiver<Order>) {
@@ -392,6 +412,10 @@ impl Lane<'_> {
                 Some(End::Failed(failure.clone(), state))
             }
             Served::Refused { .. } => Some(End::Failed(failure.clone(), VolumeState::Unknown)),
+            Served::Doubted(doubted) => {
+                self.doubted(doubted);
+                None
+            }
             _ => None,
         }
     }
@@ -414,6 +438,7 @@ impl Lane<'_> {
             Served::Count(want) => self.queue(wants, Order::counting(want)),
             Served::Ship { want, first } => self.queue(wants, Order::shipping(want, first)),
             Served::State(state) => self.changed(state),
+            Served::Doubted(doubted) => self.doubted(doubted),
             Served::Progress(stats) => self.target.facts().stats = stats,
             Served::Compared(stats) => return self.compared(stats),
             Served::Verified { state, stats } => {
@@ -474,6 +499,18 @@ impl Lane<'_> {
             self.common.monitor.notice(Notice::State {
                 target: self.target.index,
                 state,
+            });
+        }
+    }
+
+    /// The target has taken back what a doubted run said of it, or never had it.
+    fn doubted(&self, doubted: Doubted) {
+        self.target.facts().doubts_unanswered -= 1;
+        if doubted == Doubted::Downgraded {
+            self.changed(VolumeState::Inconsistent);
+            self.common.monitor.notice(Notice::Warning {
+                target: Some(self.target.index),
+                message: "its record said `consistent` on the word of a delta that hid changes: it is `inconsistent` until it is proved anew".to_owned(),
             });
         }
     }

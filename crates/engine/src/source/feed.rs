@@ -33,6 +33,7 @@ pub(crate) struct Feed {
     grown: Condvar,
     over: AtomicBool,
     abort: Mutex<Option<Failure>>,
+    doubts: Mutex<Vec<[u8; 16]>>,
     pub(crate) bytes_read: AtomicU64,
     pub(crate) bytes_scanned: AtomicU64,
     /// Of those, what was taken over from an earlier run.
@@ -48,6 +49,7 @@ impl Feed {
             grown: Condvar::new(),
             over: AtomicBool::new(false),
             abort: Mutex::new(None),
+            doubts: Mutex::default(),
             bytes_read: AtomicU64::new(0),
             bytes_scanned: AtomicU64::new(0),
             bytes_inherited: AtomicU64::new(0),
@@ -80,6 +82,25 @@ impl Feed {
     pub(crate) fn release(&self) {
         self.lock().released = true;
         self.grown.notify_all();
+    }
+
+    /// What these runs proved is not believed any more; the targets are told before anything else,
+    /// and before the last word if this comes before [`Feed::finish`].
+    pub(crate) fn doubt(&self, runs: &[[u8; 16]]) {
+        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        for run in runs {
+            if !doubts.contains(run) {
+                doubts.push(*run);
+            }
+        }
+        drop(doubts);
+        self.grown.notify_all();
+    }
+
+    /// The doubted runs but the first so many.
+    pub(crate) fn doubts_beyond(&self, told: usize) -> Vec<[u8; 16]> {
+        let doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        doubts.get(told..).unwrap_or_default().to_vec()
     }
 
     /// Everything is hashed.

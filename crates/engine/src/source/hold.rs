@@ -7,7 +7,7 @@ use lockstep_protocol::{Evidence, Failure, FailureKind, LastWord, Purpose};
 use lockstep_snapshot::Health;
 use lockstep_volume::{HoldLost, Source, VolumeKind};
 
-use super::base::Base;
+use super::base::{Audit, Base};
 use super::feed::Feed;
 use super::frozen::Frozen;
 use crate::failures::{sentence, volume_failed};
@@ -60,6 +60,7 @@ pub(super) fn scan(
     feed: &Feed,
     pages: Option<&PageTable>,
     base: Option<&Base>,
+    audit: Option<&Audit<'_>>,
     pool: &rayon::ThreadPool,
 ) -> Result<Option<LastWord>, Failure> {
     let scan = Scan {
@@ -75,6 +76,9 @@ pub(super) fn scan(
         }),
     };
     scan.run(pool, &|| feed.is_over(), &|extent, cvs| {
+        if let Some(audit) = audit {
+            audit.look(feed.geometry(), extent);
+        }
         feed.scanned(extent, cvs);
     })
     .map_err(|error| volume_failed(&error))?;

@@ -1,11 +1,13 @@
 //! The source's part of a run: one scan, any number of targets.
 
 mod base;
+mod caught;
 mod consent;
 mod drive;
 mod feed;
 mod frozen;
 mod hold;
+mod reliance;
 mod room;
 mod ship;
 mod still;
@@ -26,7 +28,8 @@ use lockstep_protocol::{
 use lockstep_snapshot::Health;
 use lockstep_volume::{Identity, MappedCvs, Source, Volume};
 
-use self::base::{Base, Found};
+use self::base::{Audit, Base, Found};
+use self::caught::Reliants;
 use self::drive::Common;
 use self::feed::Feed;
 use self::frozen::Frozen;
@@ -98,6 +101,16 @@ fn new_feed(request: &Request, source: &Source) -> Result<Feed, Failure> {
     Ok(Feed::new(geometry, Box::new(tree)))
 }
 
+/// What becomes of an earlier run's values.
+enum Used<'a> {
+    /// There are none.
+    Nothing,
+    /// What did not change is taken over.
+    Inherited(&'a Base),
+    /// Everything is read, and they are compared with it.
+    Judged(Box<Base>),
+}
+
 /// One run, from the opened source to its outcome.
 struct Run<'a> {
     request: Request,
@@ -111,6 +124,8 @@ struct Run<'a> {
     /// The values of the pages, or why they cannot be kept.
     pages: Result<Option<PageTable>, String>,
     base: OnceLock<Box<Base>>,
+    /// Who rests on earlier deltas of this source.
+    reliants: Reliants,
 }
 
 impl<'a> Run<'a> {
@@ -125,6 +140,7 @@ impl<'a> Run<'a> {
     ) -> Run<'a> {
         let targets = (0..request.targets.len()).map(Target::new).collect();
         let pages = base::page_table(&request, frozen, feed.geometry());
+        let reliants = Reliants::of(&request, frozen.volume());
         Run {
             request,
             frozen,
@@ -136,6 +152,7 @@ impl<'a> Run<'a> {
             targets,
             pages,
             base: OnceLock::new(),
+            reliants,
         }
     }
 
@@ -152,6 +169,7 @@ impl<'a> Run<'a> {
                 return unopened(&self.request, hex(&self.name), failure, self.started);
             }
         };
+        self.tell_of_earlier_doubts();
         let specs = std::mem::take(&mut self.request.targets);
         let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
         let throttle = Throttle::new(self.request.limit_rate);
@@ -256,18 +274,28 @@ impl<'a> Run<'a> {
             Ok(pool) => pool,
             Err(failure) => return self.abort(failure),
         };
-        let base = match self.base(&pool) {
-            Ok(base) => base,
+        let (base, judged) = match self.base(&pool) {
+            Ok(Used::Nothing) => (None, None),
+            Ok(Used::Inherited(base)) => (Some(base), None),
+            Ok(Used::Judged(base)) => (None, Some(base)),
             Err(failure) => return self.abort(failure),
         };
+        let caught = || self.caught();
+        let audit = (judged.as_deref().zip(self.pages())).map(|(base, pages)| Audit {
+            base,
+            pages,
+            caught: &caught,
+        });
         match hold::scan(
             &self.request,
             self.frozen,
             self.feed,
             self.pages(),
             base,
+            audit.as_ref(),
             &pool,
         ) {
+            Ok(Some(_)) if self.is_doubted_meanwhile() => self.abort(caught::doubted_meanwhile()),
             Ok(Some(finish)) => {
                 self.monitor.notice(Notice::Hashed {
                     root: finish.root,
@@ -282,27 +310,30 @@ impl<'a> Run<'a> {
     }
 
     /// What an earlier run left, once its word was tested.
-    fn base(&self, pool: &rayon::ThreadPool) -> Result<Option<&Base>, Failure> {
+    fn base(&self, pool: &rayon::ThreadPool) -> Result<Used<'_>, Failure> {
         let base = match base::find(self.frozen, &self.request) {
-            Found::Nothing => return Ok(None),
+            Found::Nothing => return Ok(Used::Nothing),
             Found::Doubt(doubt) => {
                 self.warn(format!("everything is read: {doubt}"));
-                return Ok(None);
+                return Ok(Used::Nothing);
             }
+            Found::Audit(base) => return Ok(Used::Judged(base)),
             Found::Base(base) => base,
         };
         let (volume, geometry) = (&self.frozen.source, self.feed.geometry());
         let holds = base
             .holds(volume, geometry, pool, &self.feed.bytes_read)
             .map_err(|error| volume_failed(&error))?;
-        if holds {
-            return Ok(Some(self.base.get_or_init(|| base)));
+        if !holds {
+            self.caught();
+            return Ok(Used::Nothing);
         }
-        self.warn("ALARM: what the snapshot's delta calls unchanged is not; targets that rest on its earlier word may differ from the source: sync or verify each of them. Everything is read now, and from now on".to_owned());
-        if let Some(trouble) = base::distrust_from_now_on(self.frozen, &self.request) {
-            self.warn(trouble);
+        // Before any target can be marked by it.
+        if let Err(why) = self.write_down_who_rests() {
+            self.warn(format!("everything is read: {why}"));
+            return Ok(Used::Judged(base));
         }
-        Ok(None)
+        Ok(Used::Inherited(self.base.get_or_init(|| base)))
     }
 
     /// Leaves the snapshot as the next run's base, or releases it.
@@ -317,6 +348,7 @@ impl<'a> Run<'a> {
         for trouble in troubles {
             self.warn(trouble);
         }
+        self.settle_doubts();
     }
 
     fn warn(&self, message: String) {

@@ -205,6 +205,7 @@ fn heard(work: &Work<'_>, bytes: &[u8]) -> Result<(), Failure> {
         SourceFrame::Proceed => work.update(|session| session.proceed()),
         SourceFrame::Done(word) => work.update(|session| session.done(word)),
         SourceFrame::Abort(failure) => return Err(failure),
+        SourceFrame::Doubt { runs } => return work.doubt(&runs),
         SourceFrame::Hello(_) => Err(lockstep_protocol::Violation::OutOfTurn {
             frame: name,
             stage: "being served",

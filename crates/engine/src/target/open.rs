@@ -11,6 +11,7 @@ use lockstep_volume::{
 use super::ServeOptions;
 use super::mark::Marks;
 use super::place::Place;
+use crate::doubt::run_name;
 use crate::failures::{ledger_failed, sentence, target_unopened};
 use crate::limits::WINDOW;
 use crate::scan::ScanFrom;
@@ -141,7 +142,7 @@ fn facts(hello: &Hello, options: &ServeOptions) -> RunFacts {
         who => who,
     };
     RunFacts {
-        run: hello.run.iter().map(|byte| format!("{byte:02x}")).collect(),
+        run: run_name(&hello.run),
         source: hello.source.as_str().to_owned(),
         who: who.to_owned(),
         started_unix_ms: crate::clock::now(),

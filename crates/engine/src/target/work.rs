@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use lockstep_merkle::{CvTable, EXTENT_SIZE, Geometry, GroupIndex, PageSeed};
 use lockstep_protocol::{
-    DigestKind, Failure, FailureKind, FlushTicket, Hello, Plan, Purpose, Scope, Stats,
+    DigestKind, Failure, FailureKind, FlushTicket, Hello, Plan, Purpose, Scope, Stats, TargetFrame,
     TargetSession, Terms, VerifyScope, VolumeState,
 };
 use lockstep_transport::{Link, LinkSender};
@@ -247,6 +248,16 @@ impl<'a> Work<'a> {
         drop(marks);
         // A link that is gone is found by the thread that listens to it.
         let _ = self.sender.control(state_frame(VolumeState::Inconsistent));
+        Ok(())
+    }
+
+    /// Takes back what one of these runs said of the volume, durably, and says
+    /// so; nothing that the source says later is heard before.
+    pub(super) fn doubt(&self, runs: &[[u8; 16]]) -> Result<(), Failure> {
+        let doubted = self.marks().doubt(runs)?;
+        let answer = TargetFrame::Doubted(doubted).encode();
+        // A link that is gone is found by the thread that listens to it.
+        let _ = self.sender.control(Bytes::from(answer));
         Ok(())
     }
 

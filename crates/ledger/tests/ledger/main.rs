@@ -3,6 +3,7 @@
 
 mod contention;
 mod damage;
+mod doubt;
 mod golden;
 mod kill;
 mod scene;

@@ -12,6 +12,7 @@
 //!   5 done       32 B root, u8 evidence: none, full, delta,
 //!                u8 level: none, crash-, filesystem-, application-consistent
 //!   6 abort      failure
+//!   7 doubt      1 to 256 × 16 B run
 //!
 //! target → source
 //!   1 welcome    u16 version, u16 window, u8 plan, flag exists,
@@ -24,6 +25,7 @@
 //!   6 progress   stats
 //!   7 verified   32 B root, state, stats
 //!   8 failed     failure, state, stats
+//!  10 doubted    flag downgraded
 //!
 //! flag           u8, 0 or 1
 //! text, identity u16 length, bytes
@@ -44,7 +46,7 @@ use lockstep_merkle::{PageSet, Root};
 use thiserror::Error;
 
 use crate::limits::DATA_HEAD_LEN;
-use crate::message::{DataHead, Encoding, SourceFrame, TargetFrame};
+use crate::message::{DataHead, Doubted, Encoding, SourceFrame, TargetFrame};
 
 use read::Reader;
 use write::Writer;
@@ -78,6 +80,7 @@ impl SourceFrame {
             SourceFrame::Proceed => out.u8(4).end(),
             SourceFrame::Done(word) => out.u8(5).last_word(word).end(),
             SourceFrame::Abort(failure) => out.u8(6).failure(failure).end(),
+            SourceFrame::Doubt { runs } => out.doubt(runs),
         }
         out.0
     }
@@ -97,6 +100,7 @@ impl SourceFrame {
             4 => SourceFrame::Proceed,
             5 => SourceFrame::Done(input.last_word()?),
             6 => SourceFrame::Abort(input.failure()?),
+            7 => input.doubt()?,
             other => return Err(Malformed::UnknownType(other)),
         };
         input.end()?;
@@ -130,6 +134,9 @@ impl TargetFrame {
                 state,
                 stats,
             } => out.u8(8).failure(failure).state(*state).stats(stats).end(),
+            TargetFrame::Doubted(doubted) => {
+                out.u8(10).flag(*doubted == Doubted::Downgraded).end();
+            }
         }
         out.0
     }
@@ -160,6 +167,7 @@ impl TargetFrame {
                 state: input.state()?,
                 stats: input.stats()?,
             },
+            10 => TargetFrame::Doubted(input.doubted()?),
             other => return Err(Malformed::UnknownType(other)),
         };
         input.end()?;

@@ -7,8 +7,10 @@ use lockstep_merkle::{
 
 use super::Malformed;
 use crate::failure::{Failure, FailureKind};
-use crate::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY, MAX_TEXT, MAX_WANTS_PER_EXTENT, MAX_WINDOW};
-use crate::message::{Hello, Plan, SourceFrame, Stats, Text, VolumeState, Want, Welcome};
+use crate::limits::{
+    MAX_CVS_PER_FRAME, MAX_DOUBTED_RUNS, MAX_IDENTITY, MAX_TEXT, MAX_WANTS_PER_EXTENT, MAX_WINDOW,
+};
+use crate::message::{Doubted, Hello, Plan, SourceFrame, Stats, Text, VolumeState, Want, Welcome};
 use crate::terms::{
     DigestKind, Evidence, Hold, LastWord, Purpose, Scope, SourceLevel, VerifyScope,
 };
@@ -219,6 +221,23 @@ impl Reader<'_> {
         let cvs = cvs.iter().map(|bytes| Cv::from_bytes(*bytes)).collect();
         self.0 = &[];
         Ok(SourceFrame::Digests { first, cvs })
+    }
+
+    pub(super) fn doubt(&mut self) -> Result<SourceFrame, Malformed> {
+        let (runs, rest) = self.0.as_chunks::<16>();
+        if !rest.is_empty() {
+            return Err(Malformed::Short("runs"));
+        }
+        if runs.is_empty() || runs.len() > MAX_DOUBTED_RUNS {
+            return Err(Malformed::OutOfRange("number of runs"));
+        }
+        let runs = runs.to_vec();
+        self.0 = &[];
+        Ok(SourceFrame::Doubt { runs })
+    }
+
+    pub(super) fn doubted(&mut self) -> Result<Doubted, Malformed> {
+        self.either("downgrade", Doubted::Stands, Doubted::Downgraded)
     }
 
     pub(super) fn welcome(&mut self) -> Result<Welcome, Malformed> {

@@ -3,7 +3,7 @@
 use lockstep_merkle::{Cv, GroupIndex, PAGES_PER_EXTENT};
 
 use crate::failure::Failure;
-use crate::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY};
+use crate::limits::{MAX_CVS_PER_FRAME, MAX_DOUBTED_RUNS, MAX_IDENTITY};
 use crate::message::{Hello, Plan, Stats, Text, VolumeState, Want, Welcome};
 use crate::terms::{
     DigestKind, Evidence, Hold, LastWord, Purpose, Scope, SourceLevel, VerifyScope,
@@ -108,6 +108,13 @@ impl Writer {
         self.u8(2).u64(first.0);
         for cv in &cvs[..cvs.len().min(MAX_CVS_PER_FRAME)] {
             self.bytes(cv.as_bytes());
+        }
+    }
+
+    pub(super) fn doubt(&mut self, runs: &[[u8; 16]]) {
+        self.u8(7);
+        for run in &runs[..runs.len().min(MAX_DOUBTED_RUNS)] {
+            self.bytes(run);
         }
     }
 

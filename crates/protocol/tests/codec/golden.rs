@@ -5,9 +5,9 @@
 
 use lockstep_merkle::{Cv, ExtentIndex, GroupIndex, GroupSet, PageDigest, PageSet, Root};
 use lockstep_protocol::{
-    DataHead, DigestKind, Encoding, Evidence, Failure, FailureKind, Hello, Hold, LastWord, Plan,
-    Purpose, Scope, SourceFrame, SourceLevel, Stats, TargetFrame, Text, VerifyScope, VolumeState,
-    Want, Welcome,
+    DataHead, DigestKind, Doubted, Encoding, Evidence, Failure, FailureKind, Hello, Hold, LastWord,
+    Plan, Purpose, Scope, SourceFrame, SourceLevel, Stats, TargetFrame, Text, VerifyScope,
+    VolumeState, Want, Welcome,
 };
 
 const VERSION_1: &str = include_str!("../vectors/frames-v1.txt");
@@ -46,6 +46,9 @@ pub(super) fn sample_source_frames() -> Vec<SourceFrame> {
             level: Some(SourceLevel::FilesystemConsistent),
         }),
         SourceFrame::Abort(failure()),
+        SourceFrame::Doubt {
+            runs: vec![*b"a run of 16 byte", [0xe0; 16]],
+        },
     ]
 }
 
@@ -84,6 +87,7 @@ pub(super) fn sample_target_frames() -> Vec<TargetFrame> {
             state: VolumeState::Failed,
             stats: stats(),
         },
+        TargetFrame::Doubted(Doubted::Downgraded),
     ]
 }
 
@@ -153,8 +157,8 @@ fn the_bytes_of_version_1_stay_what_they_are() {
 #[test]
 fn the_bytes_of_version_1_are_still_understood() {
     let lines = lines();
-    let (source, rest) = lines.split_at(6);
-    let (target, heads) = rest.split_at(8);
+    let (source, rest) = lines.split_at(7);
+    let (target, heads) = rest.split_at(9);
     for ((_, bytes), frame) in source.iter().zip(sample_source_frames()) {
         assert_eq!(SourceFrame::decode(bytes), Ok(frame));
     }

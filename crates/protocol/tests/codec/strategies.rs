@@ -3,11 +3,11 @@
 use lockstep_merkle::{
     Cv, ExtentIndex, GroupIndex, GroupSet, MAX_VOLUME_SIZE, PageDigest, PageSet, Root,
 };
-use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY, MAX_WINDOW};
+use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_DOUBTED_RUNS, MAX_IDENTITY, MAX_WINDOW};
 use lockstep_protocol::{
-    DataHead, DigestKind, Encoding, Evidence, Failure, FailureKind, Hello, Hold, LastWord, Plan,
-    Purpose, Scope, SourceFrame, SourceLevel, Stats, TargetFrame, Text, VerifyScope, VolumeState,
-    Want, Welcome,
+    DataHead, DigestKind, Doubted, Encoding, Evidence, Failure, FailureKind, Hello, Hold, LastWord,
+    Plan, Purpose, Scope, SourceFrame, SourceLevel, Stats, TargetFrame, Text, VerifyScope,
+    VolumeState, Want, Welcome,
 };
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any};
@@ -197,6 +197,7 @@ pub(super) fn source_frame() -> impl Strategy<Value = SourceFrame> {
         Just(SourceFrame::Proceed),
         last_word().prop_map(SourceFrame::Done),
         failure().prop_map(SourceFrame::Abort),
+        vec(any::<[u8; 16]>(), 1..=MAX_DOUBTED_RUNS).prop_map(|runs| SourceFrame::Doubt { runs }),
     ]
 }
 
@@ -219,6 +220,7 @@ pub(super) fn target_frame() -> impl Strategy<Value = TargetFrame> {
             state,
             stats
         }),
+        sample::select(vec![Doubted::Downgraded, Doubted::Stands]).prop_map(TargetFrame::Doubted),
     ]
 }
 

@@ -91,6 +91,7 @@ fn altered(random: &mut Random, known: &SourceFrame) -> SourceFrame {
                 Evidence::Full | Evidence::Delta => Evidence::None,
             }
         }
+        SourceFrame::Doubt { runs } => runs.push([random.below(256) as u8; 16]),
         SourceFrame::Proceed | SourceFrame::Abort(_) => {}
     }
     frame

@@ -194,7 +194,7 @@ impl SourceEnd {
             }
             Ok(Served::Welcomed(_)) => self.welcomed = true,
             Ok(Served::State(_)) => self.states += 1,
-            Ok(Served::Progress(_)) => {}
+            Ok(Served::Progress(_) | Served::Doubted(_)) => {}
         }
     }
 

@@ -175,7 +175,7 @@ impl TargetEnd {
             SourceFrame::Counted { extent } => session.counted(extent),
             SourceFrame::Proceed => session.proceed(),
             SourceFrame::Done(word) => session.done(word),
-            SourceFrame::Hello(_) | SourceFrame::Abort(_) => Ok(()),
+            SourceFrame::Hello(_) | SourceFrame::Abort(_) | SourceFrame::Doubt { .. } => Ok(()),
         };
         match result {
             Ok(()) => Vec::new(),
