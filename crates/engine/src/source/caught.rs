@@ -117,8 +117,7 @@ impl Run<'_> {
             return;
         }
         self.feed.doubt(&runs);
-        // A target of this run has its record claimed, or is about to.
-        let settled = self.take_back_here(document, &self.reliants.keys);
+        let settled = self.take_back_here(document, self.claimed());
         let left = document.doubted_targets();
         let is_settled = |place: &Place| settled.iter().any(|settled| settled.is(place));
         for place in left.iter().filter(|place| !is_settled(place)) {
@@ -128,6 +127,14 @@ impl Run<'_> {
                     place.name
                 ));
             }
+        }
+    }
+
+    /// Volumes whose records a target of this run has claimed, or is about to.
+    fn claimed(&self) -> &[VolumeKey] {
+        match self.request.purpose {
+            Purpose::Sync => &self.reliants.keys,
+            Purpose::Compare => &[],
         }
     }
 

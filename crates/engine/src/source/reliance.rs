@@ -201,11 +201,6 @@ impl Reliance {
         }
     }
 
-    /// Where it is, for people.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// What is known; empty if nothing was ever written.
     pub(super) fn look(&self) -> Result<Document, Unknown> {
         read(&self.path).map_err(|cause| self.unknown(cause))
@@ -227,9 +222,7 @@ impl Reliance {
     }
 
     fn lock(&self) -> io::Result<File> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(folder)?;
+        make_folder(self.path.parent().unwrap_or(Path::new(".")))?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(self.path.with_extension("lock"))?;
@@ -244,6 +237,21 @@ impl Reliance {
             cause,
         }
     }
+}
+
+/// For its owner alone, and as durable as what will be in it.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(folder)?;
+    flush_parent(folder)
+}
+
+fn flush_parent(path: &Path) -> io::Result<()> {
+    path.parent()
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 fn read(path: &Path) -> io::Result<Document> {
@@ -276,8 +284,7 @@ fn write(path: &Path, document: &Document) -> io::Result<()> {
     file.write_all(&bytes)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
-    path.parent()
-        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    flush_parent(path)
 }
 
 #[cfg(test)]
@@ -384,14 +391,14 @@ mod tests {
         assert_eq!(other.look().unwrap(), Document::default());
 
         // A writer that was killed.
-        fs::write(reliance.path().with_extension("json.new"), b"{").unwrap();
+        fs::write(reliance.path.with_extension("json.new"), b"{").unwrap();
         assert_eq!(reliance.look().unwrap(), changed);
         reliance.change(Document::caught).unwrap();
         assert!(reliance.look().unwrap().doubts(run(1)));
 
-        let whole = fs::read(reliance.path()).unwrap();
+        let whole = fs::read(&reliance.path).unwrap();
         for cut in 0..whole.len() {
-            fs::write(reliance.path(), &whole[..cut]).unwrap();
+            fs::write(&reliance.path, &whole[..cut]).unwrap();
             assert!(reliance.look().is_err(), "{cut} bytes");
         }
         let refused = reliance.change(Document::chain_ended).unwrap_err();
@@ -399,7 +406,7 @@ mod tests {
         let other_format = String::from_utf8(whole)
             .unwrap()
             .replace("\"v\":1", "\"v\":2");
-        fs::write(reliance.path(), other_format).unwrap();
+        fs::write(&reliance.path, other_format).unwrap();
         assert!(reliance.look().is_err());
     }
 }

@@ -23,6 +23,7 @@ use super::open::Opened;
 use super::place::Place;
 use super::{ServeOptions, attend, greeted};
 use crate::clock::now;
+use crate::doubt::run_name;
 use crate::scan::ScanFrom;
 use crate::{
     Cancel, Compression, Connect, Connected, Consent, Monitor, Notice, Outcome, Purpose, Request,
@@ -111,7 +112,7 @@ impl TestTarget {
     fn opened(self, hello: &Hello) -> Opened {
         let ledger = Ledger::open(&self.state_dir).unwrap();
         let facts = lockstep_ledger::RunFacts {
-            run: "run".to_owned(),
+            run: run_name(&hello.run),
             source: "source".to_owned(),
             who: "test".to_owned(),
             started_unix_ms: now(),
@@ -190,6 +191,10 @@ impl Lab {
     }
 
     fn run_from(&self, from: ScanFrom) -> Outcome {
+        self.run_with(from, Consent::Given)
+    }
+
+    fn run_with(&self, from: ScanFrom, consent: Consent) -> Outcome {
         let target = TestTarget {
             place: self.place.clone(),
             state_dir: self.path().join("state"),
@@ -212,7 +217,7 @@ impl Lab {
             limit_rate: None,
             memory: 16 << 20,
             threads: 2,
-            consent: Consent::Given,
+            consent,
             allow_larger_target: false,
             max_duration: None,
             scratch: self.path().to_path_buf(),
@@ -221,6 +226,22 @@ impl Lab {
             who: "test".to_owned(),
         };
         run(request, Arc::new(Silent), Arc::new(Cancel::new()))
+    }
+
+    /// The document of who is doubted, as an earlier run of the source left it.
+    fn owed(&self) -> PathBuf {
+        let source = VolumeKey::from_path(&self.path().join("source")).unwrap();
+        let name = blake3::hash(source.as_str().as_bytes()).to_hex();
+        let folder = self.path().join("state-near/reliance");
+        std::fs::create_dir_all(&folder).unwrap();
+        folder.join(format!("{}.json", &name[..32]))
+    }
+
+    fn doubt(&self, run: &str) {
+        let doubted = format!(
+            r#"{{"v":1,"rests":[],"doubted":[{{"run":"{run}","targets":[{{"name":"target","volume":null}}]}}]}}"#
+        );
+        std::fs::write(self.owed(), doubted).unwrap();
     }
 
     fn standing(&self) -> Standing {
@@ -253,6 +274,53 @@ fn a_drifted_target_becomes_equal_on_its_medium_and_is_marked() {
     assert_eq!(outcome.targets[0].bytes_differing, 8 * 4096);
     assert_eq!(outcome.root.unwrap().to_string(), blake3_of(&lab.source));
     assert_eq!(lab.standing().word(), "consistent");
+}
+
+/// The run ends without having written anything, for want of agreement.
+#[test]
+fn a_record_that_rests_on_a_doubted_run_is_taken_back_before_anything_else() {
+    let lab = Lab::new(Vec::new());
+    let first = lab.run();
+    lab.place.0.write_at(77 * 4096, b"drift").unwrap();
+    lab.doubt(&first.run);
+    let outcome = lab.run_with(ScanFrom::Cache, Consent::Refused);
+    assert_eq!(outcome.exit_code(), 4, "{outcome:?}");
+    assert_eq!(outcome.targets[0].bytes_written, 0);
+    assert_eq!(outcome.targets[0].state, VolumeState::Inconsistent);
+    let Standing::Inconsistent(record) = lab.standing() else {
+        panic!("{:?}", lab.standing());
+    };
+    assert_eq!((record.run, record.identity), (outcome.run, None));
+    let nobody = r#"{"v":1,"rests":[],"doubted":[]}"#;
+    assert_eq!(std::fs::read_to_string(lab.owed()).unwrap(), nobody);
+
+    assert_eq!(lab.run().exit_code(), 0);
+    assert_eq!(lab.standing().word(), "consistent");
+    assert!(lab.on_medium() == lab.source);
+}
+
+#[test]
+fn a_record_of_a_run_that_nobody_doubts_stands() {
+    let lab = Lab::new(Vec::new());
+    lab.run();
+    let before = lab.standing();
+    lab.place.0.write_at(77 * 4096, b"drift").unwrap();
+    lab.doubt("0123456789abcdef0123456789abcdef");
+    let outcome = lab.run_with(ScanFrom::Cache, Consent::Refused);
+    assert_eq!(outcome.exit_code(), 4, "{outcome:?}");
+    assert_eq!(lab.standing(), before);
+    let left = std::fs::read_to_string(lab.owed()).unwrap();
+    assert!(left.contains(r#""doubted":[]"#), "it answered: {left}");
+}
+
+/// Who is doubted cannot be looked up, and still nobody is marked wrongly.
+#[test]
+fn a_damaged_document_of_doubts_is_told_and_ends_no_run() {
+    let lab = Lab::new(Vec::new());
+    std::fs::write(lab.owed(), b"{").unwrap();
+    assert_eq!(lab.run().exit_code(), 0);
+    assert_eq!(std::fs::read(lab.owed()).unwrap(), b"{");
+    lab.assert_consistent_means_equal();
 }
 
 #[test]
