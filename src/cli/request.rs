@@ -75,8 +75,7 @@ pub(super) struct RunOptions {
         env = "LOCKSTEP_SNAPSHOT"
     )]
     snapshot: String,
-    /// Freeze the filesystem mounted there while the snapshot is made; may be given several times,
-    /// one that is stored on another first
+    /// Freeze the filesystem mounted there while the snapshot is made; may be given several times
     #[arg(long, value_name = "MOUNTPOINT")]
     freeze: Vec<PathBuf>,
     /// Call this program with `before` and `after` around the snapshot, to make an application ready

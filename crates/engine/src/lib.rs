@@ -32,6 +32,7 @@ mod scan;
 mod snapshots;
 mod source;
 mod target;
+mod together;
 
 pub use cancel::{Cancel, Cause};
 pub use hash::hash_volume;
@@ -51,3 +52,4 @@ pub use snapshots::{
 };
 pub use source::run;
 pub use target::{ServeOptions, serve};
+pub use together::{TakenSnapshot, TakenTogether, Together};

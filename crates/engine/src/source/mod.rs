@@ -10,7 +10,6 @@ mod hold;
 mod reliance;
 mod room;
 mod ship;
-mod still;
 mod summary;
 mod target;
 mod throttle;
@@ -38,6 +37,7 @@ use self::summary::{Ending, outcome, unopened};
 use self::target::{News, Target};
 use self::throttle::Throttle;
 use crate::cancel::{Cancel, Cause};
+use crate::doubt::run_name;
 use crate::failures::{sentence, volume_failed};
 use crate::hash::hashing_pool;
 use crate::limits::{
@@ -59,7 +59,7 @@ pub fn run(request: Request, monitor: Arc<dyn Monitor>, cancel: Arc<Cancel>) -> 
         Ok(name) => name,
         Err(failure) => return unopened(&request, String::new(), failure, started),
     };
-    let opened = Frozen::open(&request, &hex(&name)).and_then(|frozen| {
+    let opened = Frozen::open(&request, &run_name(&name)).and_then(|frozen| {
         let feed = new_feed(&request, &frozen.source).inspect_err(|_| {
             // The failure to report is this one; the next run releases what stays.
             let _ = frozen.release();
@@ -75,7 +75,7 @@ pub fn run(request: Request, monitor: Arc<dyn Monitor>, cancel: Arc<Cancel>) -> 
                 target: None,
                 failure: failure.clone(),
             });
-            unopened(&request, hex(&name), failure, started)
+            unopened(&request, run_name(&name), failure, started)
         }
     }
 }
@@ -86,10 +86,6 @@ fn random<const N: usize>() -> Result<[u8; N], Failure> {
         Failure::new(FailureKind::Internal, format!("no random bytes: {error}"))
     })?;
     Ok(bytes)
-}
-
-fn hex(name: &[u8]) -> String {
-    name.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn new_feed(request: &Request, source: &Source) -> Result<Feed, Failure> {
@@ -158,7 +154,7 @@ impl<'a> Run<'a> {
 
     fn go(mut self) -> Outcome {
         self.monitor.notice(Notice::Started {
-            run: hex(&self.name),
+            run: run_name(&self.name),
             size: self.frozen.source.size(),
         });
         (self.frozen).announce(&self.request.snapshot, self.monitor);
@@ -166,7 +162,7 @@ impl<'a> Run<'a> {
             Ok(hello) => hello,
             Err(failure) => {
                 self.settle(false);
-                return unopened(&self.request, hex(&self.name), failure, self.started);
+                return unopened(&self.request, run_name(&self.name), failure, self.started);
             }
         };
         self.tell_of_earlier_doubts();
@@ -518,7 +514,7 @@ impl<'a> Run<'a> {
 
     fn ending(self, names: &[String]) -> Outcome {
         outcome(&Ending {
-            run: hex(&self.name),
+            run: run_name(&self.name),
             names,
             targets: &self.targets,
             feed: self.feed,
