@@ -57,7 +57,7 @@ impl Lied {
     }
 
     fn sync(&self, targets: &[&str], more: &[&str]) -> Events {
-        self.sync_unasked(targets, &[&["--yes"], more].concat())
+        self.sync_unasked(targets, &[&["--yes"][..], more].concat())
     }
 
     /// Without the agreement to overwrite.
