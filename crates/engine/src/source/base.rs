@@ -252,7 +252,7 @@ pub(super) fn settle(
     };
     let finish = (known.feed.finished()).filter(|finish| finish.evidence != Evidence::None);
     let kept = match finish {
-        Some(finish) if is_wanted && keeps(request, image) => {
+        Some(finish) if is_wanted && image.can_be_a_base() && keeps(request, image) => {
             save(frozen, image, request, finish, known)
         }
         _ => Ok(false),

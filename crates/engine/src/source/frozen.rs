@@ -6,8 +6,8 @@ use lockstep_index::IndexStore;
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_quiesce::Level;
 use lockstep_snapshot::{
-    Choice, Health, Provider, Registry, Snapshot, SnapshotError, SnapshotName, Space, Verdict,
-    VolumeName, cautions, choose,
+    Choice, Fitness, Health, Provider, Registry, Snapshot, SnapshotError, SnapshotName, Space,
+    Told, Verdict, VolumeName, cautions, choose,
 };
 use lockstep_volume::{Held, Hold, HoldLost, Identity, OpenError, Source, open_source_with};
 
@@ -35,6 +35,7 @@ pub(super) struct FrozenImage {
     registry: Registry,
     pub(super) snapshot: Snapshot,
     pub(super) space: Space,
+    told: Told,
 }
 
 impl Frozen {
@@ -98,14 +99,7 @@ impl Frozen {
         };
         let provider = chosen.provider;
         let mut warnings: Vec<String> = chosen.cautions.iter().map(ToString::to_string).collect();
-        match freeze(
-            request,
-            registry,
-            provider,
-            chosen.fitness.space,
-            &live,
-            run,
-        ) {
+        match freeze(request, registry, provider, &chosen.fitness, &live, run) {
             Ok(frozen) => Ok(Frozen {
                 detail: format!("{}, by {provider}{}", frozen.detail, rejected(&choice)),
                 warnings,
@@ -159,7 +153,7 @@ impl Frozen {
         };
         let name = registry.named(name).map_or("", Provider::name);
         let warnings = cautions(&fitness).iter().map(ToString::to_string).collect();
-        let frozen = freeze(request, registry, name, fitness.space, &live, run)?;
+        let frozen = freeze(request, registry, name, &fitness, &live, run)?;
         Ok(Frozen { warnings, ..frozen })
     }
 
@@ -251,6 +245,12 @@ impl Frozen {
 }
 
 impl FrozenImage {
+    /// Whether the next run could learn from it what has changed: else it would only cost the
+    /// volume's writers time and space.
+    pub(super) fn can_be_a_base(&self) -> bool {
+        self.told == Told::Changes
+    }
+
     /// The provider that made it.
     pub(super) fn provider(&self) -> Option<&dyn Provider> {
         self.registry.named(&self.snapshot.provider)
@@ -295,7 +295,7 @@ fn freeze(
     request: &Request,
     registry: Registry,
     provider: &'static str,
-    space: Space,
+    fitness: &Fitness,
     live: &Source,
     run: &str,
 ) -> Result<Frozen, Failure> {
@@ -337,7 +337,8 @@ fn freeze(
         image: Some(FrozenImage {
             registry,
             snapshot,
-            space,
+            space: fitness.space,
+            told: fitness.delta,
         }),
     })
 }
