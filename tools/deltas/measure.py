@@ -49,10 +49,10 @@ def sync(field, options, extra, is_written=True):
     command += ["--state-dir", str(field.state), "--progress", "none", *extra]
     pause, lines = None, []
     with tempfile.TemporaryFile("w+") as said:
-        begun = time.monotonic()
-        running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True)
         if writer:
             writer.start()
+        begun = time.monotonic()
+        running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True)
         for line in running.stdout:
             lines.append(json.loads(line))
             # From here on the writer would only measure how busy the disk is.
@@ -95,7 +95,7 @@ def row(field, options, rate):
         changed = field.change(rate)
         field.settle()
         found[kind] = sync(field, options, extra)
-        tell(field, rate, kind, found[kind])
+        tell(field.filesystem, field.layout.size, rate, kind, found[kind])
     return {
         "filesystem": field.filesystem,
         "size": field.layout.size,
@@ -106,9 +106,10 @@ def row(field, options, rate):
     }
 
 
-def tell(field, rate, kind, run):
+def tell(filesystem, size, rate, kind, run):
+    """A line for each run, for whoever waits."""
     print(
-        f"measure-delta: {field.filesystem:5} {field.layout.size / 2**30:6.3g} GiB  {rate:5} %  {kind:5}"
+        f"measure-delta: {filesystem:5} {size / 2**30:6.3g} GiB  {rate:5} %  {kind:5}"
         f"  {run['seconds']:7.2f} s  pause {1000 * (run['pause'] or 0):7.1f} ms  read {run['source_read'] / 1e6:8.1f} MB",
         file=sys.stderr,
     )

@@ -101,6 +101,19 @@ pub(crate) fn is_ofd_locked(
     Ok(i32::from(query.l_type) != libc::F_UNLCK)
 }
 
+/// Closes what a descriptor is of, although others may be about to read through it: from now on
+/// they find the end of `/dev/null`.
+pub(crate) fn close_shared(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let nothing = std::fs::File::open("/dev/null")?;
+    // SAFETY: both descriptors are open while they are borrowed. The number stays open and its
+    // owner's, so that nobody else's file can come to have it.
+    let result = unsafe { libc::dup3(nothing.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Bytes of a block device.
 pub(crate) fn device_size(fd: impl AsFd) -> io::Result<u64> {
     // SAFETY: BLKGETSIZE64 writes one u64.

@@ -240,6 +240,8 @@ impl Frozen {
         };
         // Our own lease would keep the provider from giving the space back at once.
         self.source.release_hold();
+        // And no image that is a device can be removed while it is open.
+        self.source.close_device();
         image.release(&image.snapshot)
     }
 }
