@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 
-from comparison.lab import ToolFailed, read_whole
+from comparison.lab import ToolFailed, end, read_whole
 
 WRITER_BREATH_SECONDS = 0.0002
 
@@ -36,37 +36,49 @@ class Writer(threading.Thread):
             time.sleep(WRITER_BREATH_SECONDS)
 
     def stop(self):
-        self.ended.set()
-        self.join()
-        os.close(self.file)
-        return self.longest
+        """Once is enough, and twice does no harm."""
+        if not self.ended.is_set():
+            self.ended.set()
+            self.join()
+            os.close(self.file)
 
 
 def sync(field, options, extra, is_written=True):
     """One run, and what there is to know of it; the replica is compared afterwards."""
-    writer = Writer(field.image, field.layout.page_offset(0)) if is_written else None
     command = [str(options.lockstep), "sync", str(field.image), str(field.replica), "--yes", "--json"]
     command += ["--state-dir", str(field.state), "--progress", "none", *extra]
-    pause, lines = None, []
+    writer = Writer(field.image, field.layout.page_offset(0)) if is_written else None
     with tempfile.TemporaryFile("w+") as said:
         if writer:
             writer.start()
         begun = time.monotonic()
         running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True)
-        for line in running.stdout:
-            lines.append(json.loads(line))
-            # From here on the writer would only measure how busy the disk is.
-            if writer and pause is None and lines[-1]["type"] == "snapshot":
-                pause = writer.stop()
-        running.wait()
-        seconds = time.monotonic() - begun
-        if writer and pause is None:
-            writer.stop()
+        try:
+            lines = listen(running, writer)
+            seconds = time.monotonic() - begun
+        finally:
+            # Nothing may have the image open when its filesystem goes.
+            if running.poll() is None:
+                end(running)
+            if writer:
+                writer.stop()
         if running.returncode != 0:
             said.seek(0)
             raise ToolFailed(f"lockstep: exit {running.returncode}: {said.read().strip()[-300:]}")
     field.check()
-    return {**figures(lines), "seconds": seconds, "pause": pause}
+    return {**figures(lines), "seconds": seconds, "pause": writer.longest if writer else None}
+
+
+def listen(running, writer):
+    """The events of a run, until it has ended."""
+    lines = []
+    for line in running.stdout:
+        lines.append(json.loads(line))
+        # From here on the writer would only measure how busy the disk is.
+        if writer and lines[-1]["type"] == "snapshot":
+            writer.stop()
+    running.wait()
+    return lines
 
 
 def figures(lines):
