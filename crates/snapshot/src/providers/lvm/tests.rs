@@ -239,13 +239,12 @@ fn a_crash_in_a_delta_is_recovered_and_snapshots_are_found() {
         lvm.recover_of(&lv(&THIN), &"data".parse().unwrap())
             .unwrap()
     };
-    let found = recover();
-    let runs: Vec<&str> = found.whole.iter().map(|one| one.name.run()).collect();
-    assert_eq!(runs, ["r1", "r2"]);
-    assert_eq!(found.removed, ["vg/pool metadata snapshot"]);
-    let again = recover();
-    assert_eq!(again.whole, found.whole);
-    assert_eq!(again.removed, [""; 0]);
+    for removed in [&["vg/pool metadata snapshot"][..], &[]] {
+        let found = recover();
+        let runs: Vec<&str> = found.whole.iter().map(|one| one.name.run()).collect();
+        assert_eq!(runs, ["r1", "r2"]);
+        assert_eq!(found.removed, removed);
+    }
 }
 
 #[test]
