@@ -35,6 +35,10 @@ impl Ledger {
         Ok(Self { store, damaged })
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Where the store was set aside, if opening found it damaged.
     pub fn was_damaged(&self) -> Option<&Path> {
         self.damaged.as_deref()

@@ -22,6 +22,7 @@
 //! | `ledger.lock` | flock: exclusive for a change, shared for a look; never removed |
 //! | `ledger.redb.damaged-N` | stores set aside, `N` from 1 to [`MAX_SET_ASIDE`] |
 //! | `volumes/<hash of the key>.lock` | flock held for a whole run; its text names the holder |
+//! | `promises/<volume>.promise` | which runs are too old to be let in, see `promise.rs` |
 //! | `*.new` | a file being made; whoever makes the next one replaces it |
 //!
 //! # Recipe of a change
@@ -53,6 +54,7 @@ mod interruptions;
 mod key;
 mod ledger;
 mod lock;
+mod promise;
 mod proof;
 mod record;
 mod rows;
@@ -64,6 +66,7 @@ pub use directory::state_dir;
 pub use error::LedgerError;
 pub use key::{Identity, VolumeKey};
 pub use ledger::{Ledger, Standing, peek};
+pub use promise::{Promise, PromiseError};
 pub use proof::{Proof, ProofLevel, RootsDiffer};
 pub use record::{Record, State};
 pub use rows::{MAX_RECORDS_PER_VOLUME, MAX_VOLUMES};

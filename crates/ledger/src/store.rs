@@ -46,6 +46,11 @@ impl Store {
         self.dir.join("volumes")
     }
 
+    /// Where promises are.
+    pub(crate) fn promises(&self) -> PathBuf {
+        self.dir.join("promises")
+    }
+
     /// The newest rows of a volume, the newest first; makes and changes nothing.
     pub(crate) fn rows(
         &self,
@@ -207,7 +212,7 @@ impl Store {
         self.dir.join("ledger.seq")
     }
 
-    fn lock(&self) -> PathBuf {
+    pub(crate) fn lock(&self) -> PathBuf {
         self.dir.join("ledger.lock")
     }
 }

@@ -5,5 +5,6 @@ mod contention;
 mod damage;
 mod golden;
 mod kill;
+mod promise;
 mod scene;
 mod story;
