@@ -1,0 +1,21 @@
+//! A cluster that knows what is consistent: its file, keys, roles, claims and plans.
+//!
+//! Promise: nothing here overwrites anything. It says who may, from where to where, and what would
+//! change; whatever is unclear is refused, with every mistake named at once.
+//!
+//! ```text
+//! cluster.toml ─► file ──► ClusterFile
+//! agent.toml ───► file ──► AgentFile: what a node says for itself
+//! state directory ► key ─► the node's or operator's key
+//! ```
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
+)]
+
+pub mod file;
+pub mod key;
+pub mod value;
+
+pub use file::{AgentFile, ClusterFile};
