@@ -4,7 +4,8 @@
 //! change; whatever is unclear is refused, with every mistake named at once.
 //!
 //! ```text
-//! cluster.toml ─► file ──► ClusterFile
+//! cluster.toml ─► file ──► ClusterFile ──► selection ─► volumes and nodes that a command means
+//!                                     └──► roles ─────► one primary, its secondaries
 //! agent.toml ───► file ──► AgentFile: what a node says for itself
 //! state directory ► key ─► the node's or operator's key
 //! ```
@@ -16,6 +17,8 @@
 
 pub mod file;
 pub mod key;
+pub mod roles;
+pub mod selection;
 pub mod value;
 
 pub use file::{AgentFile, ClusterFile};
