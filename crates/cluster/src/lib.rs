@@ -8,6 +8,7 @@
 //!                                     └──► roles ─────► one primary, its secondaries
 //! agent.toml ───► file ──► AgentFile: what a node says for itself
 //! state directory ► key ─► the node's or operator's key
+//! claim: which run may write a volume here ── promises, durable in the ledger
 //! ```
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -15,6 +16,7 @@
     expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
 )]
 
+pub mod claim;
 pub mod file;
 pub mod key;
 pub mod roles;

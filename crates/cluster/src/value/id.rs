@@ -16,6 +16,13 @@ pub struct VolumeId([u8; 16]);
 const PARTS: [usize; 5] = [8, 4, 4, 4, 12];
 
 impl VolumeId {
+    /// The UUID with these bytes, unless they stand for none.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
+        let none = [[0; 16], [0xff; 16]];
+        (!none.contains(&bytes)).then_some(Self(bytes))
+    }
+
     /// The UUID's 16 bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 16] {
@@ -33,11 +40,10 @@ impl FromStr for VolumeId {
                 "write what `uuidgen` prints: 8-4-4-4-12 hexadecimal digits",
             )
         })?;
-        if bytes == [0; 16] || bytes == [0xff; 16] {
+        Self::from_bytes(bytes).ok_or_else(|| {
             let what = format!("{} stands for no UUID", shown(text));
-            return Err(Unfit::new(what, "write what `uuidgen` prints"));
-        }
-        Ok(Self(bytes))
+            Unfit::new(what, "write what `uuidgen` prints")
+        })
     }
 }
 
