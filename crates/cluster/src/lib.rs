@@ -9,6 +9,7 @@
 //! agent.toml ───► file ──► AgentFile: what a node says for itself
 //! state directory ► key ─► the node's or operator's key
 //! claim: which run may write a volume here ── promises, durable in the ledger
+//! plan: what a resync would do ── exactly that, or it is stale
 //! ```
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -19,6 +20,7 @@
 pub mod claim;
 pub mod file;
 pub mod key;
+pub mod plan;
 pub mod roles;
 pub mod selection;
 pub mod value;
