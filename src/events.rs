@@ -25,6 +25,8 @@ pub(crate) enum Event {
     Diff(Diff),
     State(State),
     Listed(Listed),
+    Mistake(Mistake),
+    Key(Key),
     Progress(Progress),
     Warning(Warning),
     Error(Error),
@@ -63,6 +65,25 @@ pub(crate) struct Listed {
     pub(crate) size: u64,
     pub(crate) made: String,
     pub(crate) used: &'static str,
+}
+
+/// A mistake in a configuration file.
+#[derive(Serialize)]
+pub(crate) struct Mistake {
+    pub(crate) file: String,
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+    pub(crate) message: String,
+    pub(crate) hint: String,
+}
+
+/// The public keys of a state directory.
+#[derive(Serialize)]
+pub(crate) struct Key {
+    pub(crate) key: String,
+    pub(crate) fingerprint: String,
+    /// The key that will be used, while rotating.
+    pub(crate) next: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -281,6 +302,8 @@ impl Event {
             Event::Diff(_) => "diff",
             Event::State(_) => "state",
             Event::Listed(_) => "listed",
+            Event::Mistake(_) => "mistake",
+            Event::Key(_) => "key",
             Event::Progress(_) => "progress",
             Event::Warning(_) => "warning",
             Event::Error(_) => "error",
