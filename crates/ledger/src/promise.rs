@@ -169,7 +169,7 @@ fn parse(bytes: &[u8]) -> Option<Promise> {
 mod tests {
     use super::*;
 
-    pub(crate) fn promise(epoch: u64, run: &str) -> Promise {
+    fn promise(epoch: u64, run: &str) -> Promise {
         Promise {
             epoch,
             run: run.to_owned(),
@@ -208,6 +208,16 @@ mod tests {
         ledger.promise(&promise(6, "b")).unwrap();
         assert_eq!(ledger.promised([7; 16]).unwrap(), Some(promise(6, "b")));
         assert_eq!(ledger.promised([8; 16]).unwrap(), None, "another volume");
+    }
+
+    /// Files of this release must be read for ever.
+    #[test]
+    fn the_written_form_does_not_change() {
+        let json = r#"{"epoch":5,"run":"a","source":"db1","node":"db2","volume":[7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7],"identity":"file inode 12"}"#;
+        let checksum = "bdb6553a9ad45a24d8613f3da635d913396afd09715530ee913ebd9f0451163d";
+        let text = format!("lockstep-promise 1 {json} {checksum}\n");
+        assert_eq!(line(&promise(5, "a")).unwrap(), text);
+        assert_eq!(parse(text.as_bytes()), Some(promise(5, "a")));
     }
 
     #[test]

@@ -256,6 +256,9 @@ impl Gatekeeper {
     }
 
     /// A run wants in; `device` is what it would write.
+    ///
+    /// The newest run is let in again if it asks again, also after it ended: a repeated message is no
+    /// reason to refuse it. Whoever grants it over a connection that is gone reports it drained.
     pub fn claim(&mut self, claim: Claim, device: &str) -> Vec<Effect> {
         let wanted = Promise {
             claim,

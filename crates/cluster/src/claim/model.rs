@@ -73,7 +73,9 @@ struct Target {
     disk: Option<Promise>,
     /// Writes that were permitted and have not reached the medium.
     in_flight: Vec<Claim>,
-    /// The run that the kernel still has writes of, from before a restart.
+    /// Writes that landed and were not flushed yet.
+    dirty: Vec<Claim>,
+    /// Runs that were told to stop, or ended.
     ended: BTreeSet<(u64, String)>,
     newest_granted: Option<(Epoch, RunName)>,
     granted: BTreeSet<(u64, String)>,
@@ -111,6 +113,7 @@ impl Target {
             work: effects.iter().map(|_| Work::Flush).collect(),
             disk,
             in_flight: Vec::new(),
+            dirty: Vec::new(),
             ended: BTreeSet::new(),
             newest_granted: None,
             granted: BTreeSet::new(),
@@ -243,6 +246,7 @@ impl World {
             newest.is_none_or(|newest| *newest == this),
             "{this:?} writes after {newest:?} was let in"
         );
+        target.dirty.push(claim);
         self.landed += 1;
         Ok(())
     }
@@ -273,10 +277,13 @@ impl World {
                 // Also what a killed process left to the kernel has arrived by now.
                 self.landed += at.in_flight.len();
                 at.in_flight.clear();
+                at.dirty.clear();
                 Outcome::Flushed
             }
             Work::Flush => {
                 at.in_flight.clear();
+                // The kernel drops what it could not write.
+                at.dirty.clear();
                 Outcome::FlushFailed
             }
             Work::Persist(promise) => {
@@ -307,6 +314,7 @@ impl World {
         let disk = writing.filter(|_| persisted).or(old.disk.take());
         let new = Target {
             in_flight: std::mem::take(&mut old.in_flight),
+            dirty: std::mem::take(&mut old.dirty),
             newest_granted: old.newest_granted.clone(),
             granted: std::mem::take(&mut old.granted),
             ..Target::start(self.table, old.role, disk)
@@ -345,6 +353,7 @@ impl World {
                         at.in_flight.iter().all(|other| *other == claim),
                         "not drained"
                     );
+                    prop_assert!(at.dirty.iter().all(|other| *other == claim), "not flushed");
                     // A run that is let in again begins again.
                     if !at.keeper.permits(&claim) {
                         return Err(TestCaseError::fail(
@@ -424,7 +433,13 @@ fn a_table_without_one_of_its_steps_is_found_out() {
         Phase::Writing,
         Action::Grant,
     );
-    static NOT_WITHDRAWN: [Row; 12] = without(
+    static NOT_FLUSHED: [Row; 12] = without(
+        Phase::Draining,
+        Trigger::Drained,
+        Phase::Persisting,
+        Action::Persist,
+    );
+    static NOT_DURABLE: [Row; 12] = without(
         Phase::Persisting,
         Trigger::PersistFailed,
         Phase::Writing,
@@ -433,7 +448,8 @@ fn a_table_without_one_of_its_steps_is_found_out() {
     for (what, table) in [
         ("stop", &NOT_STOPPED),
         ("persist", &NOT_PERSISTED),
-        ("durable", &NOT_WITHDRAWN),
+        ("durable", &NOT_DURABLE),
+        ("flush", &NOT_FLUSHED),
     ] {
         assert!(
             run(table, 3000).is_err(),
