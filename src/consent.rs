@@ -4,7 +4,7 @@ use std::io::{self, BufRead, IsTerminal, Read};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use lockstep_engine::{Cancel, Consent, PlanLine};
+use lockstep_engine::{Cancel, Consent, PlanLine, PlannedUndo};
 
 use crate::output::Output;
 use crate::units;
@@ -34,13 +34,18 @@ pub(crate) enum Agreement {
 }
 
 /// The question must be seen and the answer must be typed: a redirected stderr hides the table.
-fn somebody_is_there() -> bool {
+pub(crate) fn somebody_is_there() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
 fn ask(plan: &[PlanLine], output: &Output, cancel: &Cancel) -> bool {
+    is_answered_yes(&question(plan), output, cancel)
+}
+
+/// Puts the question, whose text is made safe for the terminal, and waits for the answer.
+pub(crate) fn is_answered_yes(question: &str, output: &Output, cancel: &Cancel) -> bool {
     let answer = output.without_bars(|| {
-        output.write_stderr(question(plan).as_bytes());
+        output.write_stderr(question.as_bytes());
         typed_line(cancel)
     });
     answer.is_some_and(|line| line.trim() == "yes")
@@ -55,17 +60,7 @@ fn question(plan: &[PlanLine]) -> String {
         .unwrap_or(0);
     let mut text = String::from("Existing data will be overwritten:\n");
     for line in plan {
-        let name: String = line
-            .target
-            .chars()
-            .flat_map(|c| {
-                if c.is_control() {
-                    c.escape_default().collect()
-                } else {
-                    vec![c]
-                }
-            })
-            .collect();
+        let name = plain(&line.target);
         let resized = match line.resized_from {
             Some(from) => format!(
                 ", resized from {} to {}",
@@ -75,13 +70,37 @@ fn question(plan: &[PlanLine]) -> String {
             None => String::new(),
         };
         text.push_str(&format!(
-            "  {name:columns$}  {} of {} differ{resized}\n",
+            "  {name:columns$}  {} of {} differ{resized}\n  {:columns$}  {}\n",
             units::amount(line.bytes_differing),
-            units::volume_size(line.size)
+            units::volume_size(line.size),
+            "",
+            fate(&name, &line.undo)
         ));
     }
     text.push_str("Type `yes` to go on: ");
     text
+}
+
+/// What becomes of the data that is overwritten.
+fn fate(name: &str, undo: &PlannedUndo) -> String {
+    match undo {
+        PlannedUndo::Kept(time) => format!(
+            "kept for {}: `lockstep undo {name}` brings it back",
+            units::span(*time)
+        ),
+        PlannedUndo::Lost(why) => format!("NOT kept, lost for good: {}", plain(why)),
+        PlannedUndo::Unwanted => "not kept (--undo off), lost for good".to_owned(),
+    }
+}
+
+/// Text that does not steer the terminal.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| match c.is_control() {
+            true => c.escape_default().collect(),
+            false => vec![c],
+        })
+        .collect()
 }
 
 /// The line that is typed, or nothing once the run is to end.
@@ -111,7 +130,8 @@ fn typed_line(cancel: &Cancel) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::question;
-    use lockstep_engine::PlanLine;
+    use lockstep_engine::{PlanLine, PlannedUndo};
+    use std::time::Duration;
 
     #[test]
     fn the_table_says_what_is_lost() {
@@ -121,19 +141,23 @@ mod tests {
                 bytes_differing: 479_612_928,
                 size: 4 << 30,
                 resized_from: None,
+                undo: PlannedUndo::Kept(Duration::from_secs(24 * 3600)),
             },
             PlanLine {
                 target: "/srv/x.img".to_owned(),
                 bytes_differing: 4096,
                 size: 4 << 30,
                 resized_from: Some(1 << 30),
+                undo: PlannedUndo::Lost("no room".to_owned()),
             },
         ];
         assert_eq!(
             question(&plan),
             "Existing data will be overwritten:\n\
              \x20 db2:/dev/vg0/pg  480 MB of 4.0 GiB differ\n\
+             \x20                  kept for 24 h 0 min: `lockstep undo db2:/dev/vg0/pg` brings it back\n\
              \x20 /srv/x.img       4.1 kB of 4.0 GiB differ, resized from 1.0 GiB to 4.0 GiB\n\
+             \x20                  NOT kept, lost for good: no room\n\
              Type `yes` to go on: "
         );
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lockstep_engine::{
-    Consistency, Level, Notice, Outcome, TargetOutcome, TargetProgress, Verdict,
+    Consistency, KeptBytes, Level, Notice, Outcome, TargetOutcome, TargetProgress, Verdict,
 };
 use lockstep_ledger::ProofLevel;
 use lockstep_merkle::Root;
@@ -25,6 +25,8 @@ pub(crate) enum Event {
     Diff(Diff),
     State(State),
     Listed(Listed),
+    Mistake(Mistake),
+    Key(Key),
     Progress(Progress),
     Warning(Warning),
     Error(Error),
@@ -63,6 +65,28 @@ pub(crate) struct Listed {
     pub(crate) size: u64,
     pub(crate) made: String,
     pub(crate) used: &'static str,
+    /// When it is released by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<String>,
+}
+
+/// A mistake in a configuration file.
+#[derive(Serialize)]
+pub(crate) struct Mistake {
+    pub(crate) file: String,
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+    pub(crate) message: String,
+    pub(crate) hint: String,
+}
+
+/// The public keys of a state directory.
+#[derive(Serialize)]
+pub(crate) struct Key {
+    pub(crate) key: String,
+    pub(crate) fingerprint: String,
+    /// The key that will be used, while rotating.
+    pub(crate) next: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -172,13 +196,34 @@ pub(crate) struct TargetSummary {
     pub(crate) state: &'static str,
     pub(crate) bytes_differing: u64,
     pub(crate) bytes_written: u64,
+    pub(crate) bytes_read: u64,
+    pub(crate) bytes_inherited: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     pub(crate) bytes_reused: u64,
     pub(crate) bytes_resumed: u64,
     pub(crate) seconds: f64,
     pub(crate) transport: Option<&'static str>,
+    pub(crate) undo: Option<UndoInfo>,
     pub(crate) error: Option<ErrorInfo>,
+}
+
+/// What can be brought back of a target.
+#[derive(Serialize)]
+pub(crate) struct UndoInfo {
+    pub(crate) kind: &'static str,
+    pub(crate) until: String,
+    pub(crate) bytes: u64,
+}
+
+impl From<&KeptBytes> for UndoInfo {
+    fn from(kept: &KeptBytes) -> UndoInfo {
+        UndoInfo {
+            kind: kept.kind.word(),
+            until: time(kept.until_unix_ms),
+            bytes: kept.bytes,
+        }
+    }
 }
 
 impl Event {
@@ -281,6 +326,8 @@ impl Event {
             Event::Diff(_) => "diff",
             Event::State(_) => "state",
             Event::Listed(_) => "listed",
+            Event::Mistake(_) => "mistake",
+            Event::Key(_) => "key",
             Event::Progress(_) => "progress",
             Event::Warning(_) => "warning",
             Event::Error(_) => "error",
@@ -398,20 +445,32 @@ impl TargetSummary {
     /// A target of which only the state is known.
     pub(crate) fn standing(target: String, state: VolumeState) -> TargetSummary {
         TargetSummary {
-            target,
             result: match state {
                 VolumeState::Consistent => "ok",
                 _ => "failed",
             },
             state: state.word(),
+            ..TargetSummary::named(target)
+        }
+    }
+
+    /// A target to which nothing happened yet.
+    pub(crate) fn named(target: String) -> TargetSummary {
+        TargetSummary {
+            target,
+            result: "ok",
+            state: "unknown",
             bytes_differing: 0,
             bytes_written: 0,
+            bytes_read: 0,
+            bytes_inherited: 0,
             bytes_sent: 0,
             bytes_received: 0,
             bytes_reused: 0,
             bytes_resumed: 0,
             seconds: 0.0,
             transport: None,
+            undo: None,
             error: None,
         }
     }
@@ -425,12 +484,15 @@ impl From<&TargetOutcome> for TargetSummary {
             state: target.state.word(),
             bytes_differing: target.bytes_differing,
             bytes_written: target.bytes_written,
+            bytes_read: target.bytes_read,
+            bytes_inherited: target.bytes_inherited,
             bytes_sent: target.bytes_sent,
             bytes_received: target.bytes_received,
             bytes_reused: 0,
             bytes_resumed: 0,
             seconds: target.elapsed.as_secs_f64(),
             transport: target.transport,
+            undo: target.undo.as_ref().map(UndoInfo::from),
             error: target.error.as_ref().map(ErrorInfo::from),
         }
     }

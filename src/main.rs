@@ -8,6 +8,7 @@
 )]
 
 mod cli;
+mod cluster_file;
 mod consent;
 mod events;
 mod failure;

@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
+use std::num::NonZeroU32;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lockstep_engine::{Connect, Connected};
+use lockstep_engine::{Connect, Connected, FullScanEvery, KeepBase, Reuse, UndoMode, UndoPolicy};
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_transport::quic::QuicOptions;
 use lockstep_transport::remote::{self, DialRequest, Policy, RemoteError};
@@ -58,6 +59,17 @@ pub(crate) struct RemoteTarget {
     pub(crate) memory: u64,
     pub(crate) threads: Option<u64>,
     pub(crate) uring: bool,
+    pub(crate) job: Job,
+}
+
+/// What the far side is there for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Job {
+    /// To be made equal, to take over what it may from earlier runs, and to keep what is
+    /// overwritten.
+    Serve(Reuse, UndoPolicy),
+    /// To be brought back.
+    Rollback,
 }
 
 /// What the far side is told to do.
@@ -72,6 +84,7 @@ pub(crate) struct Errand {
     pub(crate) threads: Option<usize>,
     /// io_uring, where the kernel there lets it be used.
     pub(crate) uring: bool,
+    pub(crate) job: Job,
 }
 
 /// An errand on the wire. Paths are hexadecimal, since JSON has no place for bytes that are not
@@ -85,6 +98,126 @@ struct Wire {
     memory: u64,
     threads: Option<u64>,
     uring: bool,
+    job: WireJob,
+}
+
+/// A job on the wire.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum WireJob {
+    Serve {
+        delta: bool,
+        full_scan_runs: NonZeroU32,
+        full_scan_seconds: u64,
+        keep_base: WireKeepBase,
+        undo: WireUndo,
+    },
+    Rollback,
+}
+
+/// When the far side keeps a snapshot of the target.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WireKeepBase {
+    WhileThereIsRoom,
+    AtMost(u64),
+    Never,
+}
+
+/// What becomes of what is overwritten.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WireUndo {
+    /// Keep it if that can be, for so many milliseconds.
+    KeepIfPossible(u64),
+    /// Keep it, or overwrite nothing.
+    Keep(u64),
+    KeepNothing,
+}
+
+impl From<Job> for WireJob {
+    fn from(job: Job) -> WireJob {
+        match job {
+            Job::Rollback => WireJob::Rollback,
+            Job::Serve(reuse, undo) => WireJob::Serve {
+                delta: reuse.delta,
+                full_scan_runs: reuse.full_scan_every.runs,
+                full_scan_seconds: reuse.full_scan_every.age.as_secs(),
+                keep_base: reuse.keep_base.into(),
+                undo: undo.into(),
+            },
+        }
+    }
+}
+
+impl From<WireJob> for Job {
+    fn from(wire: WireJob) -> Job {
+        match wire {
+            WireJob::Rollback => Job::Rollback,
+            WireJob::Serve {
+                delta,
+                full_scan_runs,
+                full_scan_seconds,
+                keep_base,
+                undo,
+            } => Job::Serve(
+                Reuse {
+                    delta,
+                    full_scan_every: FullScanEvery {
+                        runs: full_scan_runs,
+                        age: Duration::from_secs(full_scan_seconds),
+                    },
+                    keep_base: keep_base.into(),
+                },
+                undo.into(),
+            ),
+        }
+    }
+}
+
+impl From<KeepBase> for WireKeepBase {
+    fn from(keep: KeepBase) -> WireKeepBase {
+        match keep {
+            KeepBase::WhileThereIsRoom => WireKeepBase::WhileThereIsRoom,
+            KeepBase::AtMost(bytes) => WireKeepBase::AtMost(bytes),
+            KeepBase::Never => WireKeepBase::Never,
+        }
+    }
+}
+
+impl From<WireKeepBase> for KeepBase {
+    fn from(keep: WireKeepBase) -> KeepBase {
+        match keep {
+            WireKeepBase::WhileThereIsRoom => KeepBase::WhileThereIsRoom,
+            WireKeepBase::AtMost(bytes) => KeepBase::AtMost(bytes),
+            WireKeepBase::Never => KeepBase::Never,
+        }
+    }
+}
+
+impl From<UndoPolicy> for WireUndo {
+    fn from(UndoPolicy { mode, keep }: UndoPolicy) -> WireUndo {
+        let millis = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+        match mode {
+            UndoMode::Auto => WireUndo::KeepIfPossible(millis),
+            UndoMode::Require => WireUndo::Keep(millis),
+            UndoMode::Off => WireUndo::KeepNothing,
+        }
+    }
+}
+
+impl From<WireUndo> for UndoPolicy {
+    fn from(wire: WireUndo) -> UndoPolicy {
+        let (mode, millis) = match wire {
+            WireUndo::KeepIfPossible(millis) => (UndoMode::Auto, millis),
+            WireUndo::Keep(millis) => (UndoMode::Require, millis),
+            WireUndo::KeepNothing => (UndoMode::Off, 0),
+        };
+        UndoPolicy {
+            mode,
+            keep: Duration::from_millis(millis),
+        }
+    }
 }
 
 impl Reach {
@@ -148,6 +281,7 @@ impl RemoteTarget {
                 .threads
                 .and_then(|threads| usize::try_from(threads).ok()),
             uring: self.uring,
+            job: self.job,
         }
     }
 }
@@ -229,6 +363,7 @@ impl Errand {
             memory: self.memory,
             threads: self.threads.and_then(|threads| u64::try_from(threads).ok()),
             uring: self.uring,
+            job: self.job.into(),
         };
         serde_json::to_vec(&wire).map_err(|error| error.to_string())
     }
@@ -248,6 +383,7 @@ impl Errand {
             memory: wire.memory,
             threads: threads.and_then(|threads| usize::try_from(threads).ok()),
             uring: wire.uring,
+            job: wire.job.into(),
         })
     }
 }
@@ -284,12 +420,14 @@ fn unhex(text: &str) -> Result<PathBuf, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Errand, Reach, TransportChoice};
+    use super::{Errand, Job, KeepBase, Reach, Reuse, TransportChoice};
     use crate::target::Target;
+    use lockstep_engine::{UndoMode, UndoPolicy};
     use proptest::prelude::{any, prop_assert_eq, proptest};
     use std::ffi::{OsStr, OsString};
     use std::os::unix::ffi::OsStringExt;
     use std::path::PathBuf;
+    use std::time::Duration;
 
     #[test]
     fn the_far_side_is_started_as_rsync_starts_its_own() {
@@ -311,16 +449,35 @@ mod tests {
         );
     }
 
+    /// An errand with this in place of `path` and of what follows `uring`.
+    fn errand(path: &str, rest: &str) -> String {
+        format!(
+            r#"{{"path":"{path}","state_dir":null,"who":"","memory":0,"threads":null,"uring":false,{rest}}}"#
+        )
+    }
+
     #[test]
     fn errands_that_are_none_are_refused() {
+        let rollback = r#""job":"rollback""#;
+        let serve = r#""job":{"serve":{"delta":true,"full_scan_runs":10,"full_scan_seconds":1,"keep_base":"never","undo":"keep_nothing"}}"#;
+        assert!(Errand::decode(errand("2f61", rollback).as_bytes()).is_ok());
+        assert!(Errand::decode(errand("2f61", serve).as_bytes()).is_ok());
         for payload in [
-            "",
-            "{}",
-            r#"{"path":"","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
-            r#"{"path":"2f0","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
-            r#"{"path":"2f00","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
-            r#"{"path":"zz","state_dir":null,"who":"","memory":0,"threads":null,"uring":false}"#,
-            r#"{"path":"2f61","state_dir":null,"who":"","memory":0,"threads":null,"uring":false,"x":1}"#,
+            String::new(),
+            "{}".to_owned(),
+            errand("", rollback),
+            errand("2f0", rollback),
+            errand("2f00", rollback),
+            errand("zz", rollback),
+            errand("2f61", &format!(r#"{rollback},"x":1"#)),
+            errand("2f61", &serve.replace("10", "0")),
+            errand("2f61", &serve.replace(r#""never""#, r#""always""#)),
+            errand("2f61", &serve.replace("keep_nothing", "keep_it")),
+            errand("2f61", &serve.replace(r#""delta":true,"#, "")),
+            errand(
+                "2f61",
+                &serve.replace(r#""delta":true,"#, r#""delta":true,"x":1,"#),
+            ),
         ] {
             assert!(Errand::decode(payload.as_bytes()).is_err(), "{payload}");
         }
@@ -333,7 +490,13 @@ mod tests {
             who in "[a-z]{0,20}",
             memory in any::<u64>(),
             threads in proptest::option::of(1usize..=256),
+            delta in any::<bool>(),
+            at_most in any::<u64>(),
+            millis in any::<u64>(),
+            require in any::<bool>(),
         ) {
+            let mode = if require { UndoMode::Require } else { UndoMode::Auto };
+            let keep = Duration::from_millis(millis);
             let errand = Errand {
                 path: PathBuf::from(OsString::from_vec(path)),
                 state_dir: Some("/s".into()),
@@ -341,6 +504,14 @@ mod tests {
                 memory,
                 threads,
                 uring: true,
+                job: Job::Serve(
+                    Reuse {
+                        delta,
+                        keep_base: KeepBase::AtMost(at_most),
+                        ..Reuse::default()
+                    },
+                    UndoPolicy { mode, keep },
+                ),
             };
             let payload = errand.encode().expect("it is short enough");
             assert!(payload.len() < 32 * 1024);

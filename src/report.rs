@@ -5,6 +5,7 @@ use std::time::Duration;
 use lockstep_engine::{Consistency, Outcome, Purpose, TargetOutcome, Verdict};
 use lockstep_protocol::Failure;
 
+use crate::events::time;
 use crate::output::Output;
 use crate::units;
 
@@ -29,6 +30,7 @@ pub(crate) fn report(outcome: &Outcome, purpose: Purpose, place: Place, output: 
     match outcome.targets.as_slice() {
         [target] => {
             say_only(outcome, target, purpose, &say);
+            say_undo(target, &say);
             if let Some(failure) = own_failure(outcome, target) {
                 output.fail(failure, Some(&target.target));
             }
@@ -41,6 +43,7 @@ pub(crate) fn report(outcome: &Outcome, purpose: Purpose, place: Place, output: 
                     target.target,
                     fate(outcome, target, purpose)
                 ));
+                say_undo(target, &say);
             }
         }
     }
@@ -57,6 +60,17 @@ fn say_only(outcome: &Outcome, target: &TargetOutcome, purpose: Purpose, say: &d
         say(&format!(
             "root {root}, {}",
             sentence(target, outcome.size, purpose, outcome.elapsed)
+        ));
+    }
+}
+
+/// How what was overwritten comes back.
+fn say_undo(target: &TargetOutcome, say: &dyn Fn(&str)) {
+    if let Some(kept) = &target.undo {
+        say(&format!(
+            "what was overwritten is kept until {}: `lockstep undo {}` brings it back",
+            time(kept.until_unix_ms),
+            target.target
         ));
     }
 }
@@ -152,10 +166,13 @@ mod tests {
             state: VolumeState::Consistent,
             bytes_differing,
             bytes_written: bytes_differing,
+            bytes_read: 0,
+            bytes_inherited: 0,
             bytes_sent,
             bytes_received: 0,
             elapsed: Duration::from_millis(2_000),
             transport: Some("quic"),
+            undo: None,
             error: None,
         }
     }

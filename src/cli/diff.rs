@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use lockstep_engine::{Compression, Consent, Purpose, Scope, VerifyScope};
+use lockstep_engine::{Compression, Consent, Purpose, Scope, UndoPolicy, VerifyScope};
 use lockstep_protocol::Failure;
 
 use super::Context;
@@ -39,6 +39,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
         ranges: RangeList::Printed,
         report: Place::Aside,
         reading: Reading::Everything,
+        undo: UndoPolicy::default(),
     };
     let b = [arguments.b.as_os_str()];
     request::run(&arguments.a, &b, &arguments.options, job, context)

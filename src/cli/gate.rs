@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use lockstep_ledger::{Identity, ProofLevel, Record, Standing, VolumeKey, peek};
+use lockstep_engine::UNDO_OF;
+use lockstep_ledger::{Identity, ProofLevel, Record, SourceLevel, Standing, VolumeKey, peek};
 use lockstep_protocol::{Failure, VolumeState};
 use lockstep_volume::identify;
 
@@ -47,6 +48,7 @@ struct Answer {
     state: VolumeState,
     usable: bool,
     proof: ProofLevel,
+    level: Option<SourceLevel>,
     sentence: String,
     hint: &'static str,
 }
@@ -100,6 +102,7 @@ impl Answer {
             state: VolumeState::Unknown,
             usable: false,
             proof: ProofLevel::Full,
+            level: None,
             sentence: format!("unknown: {why}"),
             hint: "run `lockstep sync SOURCE TARGET` to make it equal to its source",
         }
@@ -111,6 +114,7 @@ impl Answer {
             state: VolumeState::Consistent,
             usable: false,
             proof: ProofLevel::Delta,
+            level: record.level,
             sentence: format!(
                 "consistent since {}, by a proof that took over hashes of what a snapshot called unchanged",
                 time(ended(record))
@@ -134,6 +138,7 @@ impl Answer {
         };
         let blank = Summary {
             proof: proof_word(self.proof),
+            level: self.level.map(SourceLevel::word),
             ..Summary::blank()
         };
         match usable {
@@ -159,29 +164,41 @@ impl From<Standing> for Answer {
                 state: VolumeState::Consistent,
                 usable: true,
                 proof: record.proof,
-                sentence: match record.proof {
-                    ProofLevel::Full => format!("consistent since {}", time(ended(&record))),
-                    ProofLevel::Delta => {
-                        format!("consistent since {}, proof: delta", time(ended(&record)))
-                    }
-                },
+                level: record.level,
+                sentence: format!(
+                    "consistent since {}{}",
+                    time(ended(&record)),
+                    worth(&record)
+                ),
                 hint: "",
             },
             Standing::Inconsistent(record) => Answer {
                 state: VolumeState::Inconsistent,
                 usable: false,
                 proof: record.proof,
-                sentence: format!(
-                    "inconsistent since {}: the run from {} did not finish",
-                    time(record.started_unix_ms),
-                    record.source
-                ),
-                hint: "run the same `lockstep sync` again: it ships only what is missing",
+                level: None,
+                sentence: match (&record.reason, record.source.strip_prefix(UNDO_OF)) {
+                    (Some(reason), _) => format!(
+                        "inconsistent since {}: {reason}",
+                        time(record.started_unix_ms)
+                    ),
+                    (None, None) => format!(
+                        "inconsistent since {}: the run from {} did not finish",
+                        time(record.started_unix_ms),
+                        record.source
+                    ),
+                    (None, Some(run)) => format!(
+                        "inconsistent since {}: run {run} was undone, or that was cut short, and nobody had proved what was there before",
+                        time(record.started_unix_ms)
+                    ),
+                },
+                hint: "run `lockstep sync` again: it ships only what is missing",
             },
             Standing::Failed(record) => Answer {
                 state: VolumeState::Failed,
                 usable: false,
                 proof: record.proof,
+                level: None,
                 sentence: format!(
                     "failed since {}: {}",
                     time(ended(&record)),
@@ -191,6 +208,19 @@ impl From<Standing> for Answer {
             },
         }
     }
+}
+
+/// What of a proof and of its source is worth telling, after a comma.
+fn worth(record: &Record) -> String {
+    let mut worth = String::new();
+    if record.proof == ProofLevel::Delta {
+        worth.push_str(", proof: delta");
+    }
+    if let Some(level) = record.level {
+        worth.push_str(", source ");
+        worth.push_str(level.word());
+    }
+    worth
 }
 
 fn ended(record: &Record) -> u64 {

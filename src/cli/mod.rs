@@ -1,13 +1,16 @@
 //! The verbs: one file each. A new one is its file, a variant and a line in [`Verb::run`].
 
+mod config;
 mod demo;
 mod diff;
 mod gate;
 mod hash;
+mod node;
 mod remote_target;
 mod request;
 mod snapshot;
 mod sync;
+mod undo;
 mod watchdog;
 
 use std::ffi::OsString;
@@ -44,6 +47,19 @@ struct Global {
     /// $XDG_STATE_HOME/lockstep]; remote targets use the same path on their machine
     #[arg(long, global = true, value_name = "DIR", env = "LOCKSTEP_STATE_DIR")]
     state_dir: Option<PathBuf>,
+    /// The cluster file [default: the first of ./cluster.toml,
+    /// $XDG_CONFIG_HOME/lockstep/cluster.toml and /etc/lockstep/cluster.toml]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "LOCKSTEP_CLUSTER"
+    )]
+    cluster: Option<PathBuf>,
+    /// Which node of the cluster file this machine is
+    #[arg(long, global = true, value_name = "NAME", env = "LOCKSTEP_NODE")]
+    node: Option<String>,
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
@@ -80,6 +96,9 @@ enum Verb {
     Gate(gate::Arguments),
     Demo(demo::Arguments),
     Snapshot(snapshot::Arguments),
+    Undo(undo::Arguments),
+    Config(config::Arguments),
+    Node(node::Arguments),
     #[command(hide = true)]
     RemoteTarget,
     #[command(hide = true)]
@@ -92,6 +111,8 @@ enum Verb {
 struct Context {
     output: Arc<Output>,
     state_dir: Option<PathBuf>,
+    cluster: Option<PathBuf>,
+    node: Option<String>,
     quiet: bool,
 }
 
@@ -105,6 +126,9 @@ impl Verb {
             Verb::Gate(arguments) => gate::run(&arguments, context),
             Verb::Demo(arguments) => demo::run(&arguments, context),
             Verb::Snapshot(arguments) => snapshot::run(&arguments, context),
+            Verb::Undo(arguments) => undo::run(&arguments, context),
+            Verb::Config(arguments) => config::run(&arguments, context),
+            Verb::Node(arguments) => node::run(&arguments, context),
             Verb::RemoteTarget => remote_target::run(context),
             Verb::ThawWatchdog(arguments) => watchdog::run(arguments),
             Verb::DemoShell(arguments) => demo::shell(&arguments),
@@ -158,6 +182,8 @@ pub(crate) fn run(command: Command) -> u8 {
     let context = Context {
         output: Arc::clone(&output),
         state_dir: global.state_dir,
+        cluster: global.cluster,
+        node: global.node,
         quiet: global.quiet,
     };
     let ended = panic::catch_unwind(AssertUnwindSafe(|| verb.run(&context)));

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use lockstep_engine::{Cancel, ServeOptions, serve};
+use lockstep_engine::{Cancel, RollbackOptions, ServeOptions, serve, serve_rollback};
 use lockstep_protocol::Failure;
 use lockstep_transport::remote::answer;
 use lockstep_volume::{IoEngine, probe_uring};
@@ -13,7 +13,7 @@ use lockstep_volume::{IoEngine, probe_uring};
 use super::Context;
 use super::request::{default_threads, state_dir};
 use crate::failure::{chain, usage};
-use crate::remote::{Errand, VERSION};
+use crate::remote::{Errand, Job, VERSION};
 use crate::signals::{self, Reaction};
 
 pub(super) fn run(context: &Context) -> Result<u8, Failure> {
@@ -28,18 +28,38 @@ pub(super) fn run(context: &Context) -> Result<u8, Failure> {
     })?;
     let errand = Errand::decode(&answered.payload).map_err(usage)?;
     let explicit = errand.state_dir.as_deref().or(context.state_dir.as_deref());
-    let options = ServeOptions {
-        path: errand.path,
-        state_dir: state_dir(explicit)?,
-        who: errand.who,
-        memory: errand.memory,
-        threads: errand.threads.unwrap_or_else(default_threads),
-        io: match errand.uring && probe_uring().is_ok() {
-            true => IoEngine::Uring,
-            false => IoEngine::Threads,
-        },
+    let (state_dir, path, who) = (state_dir(explicit)?, errand.path, errand.who);
+    let threads = errand.threads.unwrap_or_else(default_threads);
+    let io = match errand.uring && probe_uring().is_ok() {
+        true => IoEngine::Uring,
+        false => IoEngine::Threads,
     };
-    let served = serve(answered.link, options, cancel);
+    let served = match errand.job {
+        Job::Serve(reuse, undo) => {
+            let memory = errand.memory;
+            let options = ServeOptions {
+                path,
+                state_dir,
+                who,
+                memory,
+                threads,
+                io,
+                reuse,
+                undo,
+            };
+            serve(answered.link, options, cancel)
+        }
+        Job::Rollback => {
+            let options = RollbackOptions {
+                path,
+                state_dir,
+                who,
+                threads,
+                io,
+            };
+            serve_rollback(answered.link, &options)
+        }
+    };
     drop(answered.lifeline);
     served.map(|()| 0)
 }

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use lockstep_engine::{
     Cancel, Compression, Consent, FullScanEvery, KeepBase, LocalTarget, MIN_MEMORY, Outcome,
     Purpose, Request, Reuse, Scope, ServeOptions, SnapshotChoice, Stillness, TargetSpec,
-    VerifyScope, run as run_engine,
+    UndoPolicy, VerifyScope, run as run_engine,
 };
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_volume::{IoEngine, probe_uring};
@@ -22,7 +22,7 @@ use crate::listener::{Listener, RangeList};
 use crate::output::Output;
 use crate::place;
 use crate::progress::{Choice, Progress};
-use crate::remote::{Reach, RemoteTarget, TransportChoice};
+use crate::remote::{self, Reach, RemoteTarget, TransportChoice};
 use crate::report::{self, Place};
 use crate::signals::{self, Reaction};
 use crate::target::Target;
@@ -75,8 +75,7 @@ pub(super) struct RunOptions {
         env = "LOCKSTEP_SNAPSHOT"
     )]
     snapshot: String,
-    /// Freeze the filesystem mounted there while the snapshot is made; may be given several times,
-    /// one that is stored on another first
+    /// Freeze the filesystem mounted there while the snapshot is made; may be given several times
     #[arg(long, value_name = "MOUNTPOINT")]
     freeze: Vec<PathBuf>,
     /// Call this program with `before` and `after` around the snapshot, to make an application ready
@@ -104,8 +103,8 @@ pub(super) struct RunOptions {
         env = "LOCKSTEP_FULL_SCAN_DAYS"
     )]
     full_scan_days: u16,
-    /// Keep the snapshot, so that the next run reads only what changed: auto (while there is room),
-    /// never, or SIZE, the most that it may come to hold
+    /// Keep a snapshot at each end, so that the next run reads only what changed: auto (while there is
+    /// room), never, or SIZE, the most that one may come to hold
     #[arg(long, value_name = "SIZE", default_value = "auto", env = "LOCKSTEP_KEEP_BASE",
           value_parser = keep_base)]
     keep_base: KeepBase,
@@ -163,6 +162,7 @@ pub(super) struct Job {
     pub(super) ranges: RangeList,
     pub(super) report: Place,
     pub(super) reading: Reading,
+    pub(super) undo: UndoPolicy,
 }
 
 /// Whether a snapshot's word for what has not changed may stand for reading it.
@@ -189,7 +189,8 @@ pub(super) fn run(
     let reach = options.reach()?;
     let io = options.io.engine(&context.output);
     let names: Vec<String> = targets.iter().map(Target::to_string).collect();
-    let specs = options.specs(targets, &reach, io, context)?;
+    let reuse = options.reuse(job.reading);
+    let specs = options.specs(targets, &reach, io, reuse, job.undo, context)?;
 
     let output = &context.output;
     let cancel = Arc::new(Cancel::new());
@@ -238,7 +239,8 @@ pub(super) fn run(
         max_duration: options.max_duration,
         scratch: scratch_folder(),
         state_dir: state_dir(context.state_dir.as_deref())?,
-        reuse: options.reuse(job.reading),
+        reuse,
+        undo: job.undo,
         who: who(),
     };
     let outcome = run_engine(request, Arc::new(listener), cancel);
@@ -285,6 +287,8 @@ impl RunOptions {
         targets: Vec<Target>,
         reach: &Reach,
         io: IoEngine,
+        reuse: Reuse,
+        undo: UndoPolicy,
         context: &Context,
     ) -> Result<Vec<TargetSpec>, Failure> {
         targets
@@ -293,9 +297,9 @@ impl RunOptions {
                 Ok(TargetSpec {
                     name: target.to_string(),
                     connect: match target {
-                        Target::Local(path) => {
-                            Box::new(LocalTarget(self.local_options(path, io, context)?))
-                        }
+                        Target::Local(path) => Box::new(LocalTarget(
+                            self.local_options(path, io, reuse, undo, context)?,
+                        )),
                         Target::Remote(remote) => Box::new(RemoteTarget {
                             remote,
                             reach: reach.clone(),
@@ -305,6 +309,7 @@ impl RunOptions {
                             threads: self.threads,
                             // The far side's kernel may allow what this one forbids.
                             uring: self.io != IoChoice::Threads,
+                            job: remote::Job::Serve(reuse, undo),
                         }),
                     },
                 })
@@ -316,6 +321,8 @@ impl RunOptions {
         &self,
         path: PathBuf,
         io: IoEngine,
+        reuse: Reuse,
+        undo: UndoPolicy,
         context: &Context,
     ) -> Result<ServeOptions, Failure> {
         Ok(ServeOptions {
@@ -325,6 +332,8 @@ impl RunOptions {
             memory: self.memory,
             threads: self.threads(),
             io,
+            reuse,
+            undo,
         })
     }
 }
@@ -410,7 +419,7 @@ fn scratch_folder() -> PathBuf {
 }
 
 /// Who asks for the run, as `USER@HOST`, for the ledgers.
-fn who() -> String {
+pub(super) fn who() -> String {
     const MAX_NAME: usize = 64;
     let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     let user = variable("SUDO_USER")

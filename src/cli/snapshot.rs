@@ -17,8 +17,9 @@ use crate::units;
 
 /// List or release the snapshots of volumes.
 ///
-/// A source's snapshot stays after a run, so that the next run reads only what changed since. One
-/// that a killed run left is released by the next run of its volume, or here.
+/// A source's snapshot stays after a run, and so does one of a target file, so that the next run reads
+/// only what changed since. One that a killed run left is released by the next run of its volume, or
+/// here.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -97,6 +98,7 @@ fn tell(listed: &ListedSnapshot, context: &Context) {
         size: snapshot.size,
         made: events::time(snapshot.made_unix_ms),
         used: listed.used.word(),
+        until: None,
     }));
     let used = match listed.used {
         SnapshotUse::Run => "being read by a run",

@@ -1,9 +1,10 @@
 //! `sync`: makes each target byte-equal to the source and proves it.
 
 use std::ffi::{OsStr, OsString};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use lockstep_engine::{Compression, Purpose, Scope, VerifyScope};
+use lockstep_engine::{Compression, Purpose, Scope, UndoMode, UndoPolicy, VerifyScope};
 use lockstep_protocol::Failure;
 
 use super::Context;
@@ -11,6 +12,7 @@ use super::request::{self, Job, Reading, RunOptions};
 use crate::consent::{Agreement, consent};
 use crate::listener::RangeList;
 use crate::report::Place;
+use crate::units;
 
 /// Make each TARGET byte-equal to SOURCE and prove it.
 ///
@@ -34,6 +36,20 @@ pub(super) struct Arguments {
     /// Ship everything, compare nothing
     #[arg(long)]
     full: bool,
+    /// Keep what is overwritten, for `lockstep undo`: auto (if there is a way and the room), require
+    /// (or overwrite nothing), off
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHETHER",
+        default_value = "auto",
+        env = "LOCKSTEP_UNDO"
+    )]
+    undo: UndoChoice,
+    /// How long it is kept after the run, such as 90m or 3d
+    #[arg(long, value_name = "TIME", default_value = "24h", env = "LOCKSTEP_KEEP_UNDO",
+          value_parser = units::parse_time)]
+    keep_undo: Duration,
     /// What is re-read from the medium at the end: what was written, or all
     #[arg(
         long,
@@ -56,6 +72,14 @@ pub(super) struct Arguments {
 enum VerifyChoice {
     Written,
     Full,
+}
+
+/// `--undo`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum UndoChoice {
+    Auto,
+    Require,
+    Off,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
@@ -81,6 +105,14 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
         ranges: RangeList::Left,
         report: Place::Result,
         reading: Reading::WhatMayHaveChanged,
+        undo: UndoPolicy {
+            mode: match arguments.undo {
+                UndoChoice::Auto => UndoMode::Auto,
+                UndoChoice::Require => UndoMode::Require,
+                UndoChoice::Off => UndoMode::Off,
+            },
+            keep: arguments.keep_undo,
+        },
     };
     let targets: Vec<&OsStr> = arguments.targets.iter().map(OsString::as_os_str).collect();
     request::run(

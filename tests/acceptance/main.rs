@@ -7,6 +7,8 @@ mod docs;
 mod judge;
 mod kill;
 mod lab;
+mod liars;
+mod own_index;
 mod postgres;
 mod remote;
 mod several;
@@ -15,5 +17,6 @@ mod snapshots;
 #[path = "../cli/stand.rs"]
 mod stand;
 mod sync;
+mod undo;
 mod wire;
 mod writers;

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::judge::{Watched, b3sum, same};
 use super::lab::{Disk, Mount, root_lab, script};
+use super::liars::lying_provider;
 use super::stand::{Events, Stand, drifted, eventually, volume};
 
 const MIB: usize = 1 << 20;
@@ -78,15 +79,15 @@ fn instant(path: &Path) -> Option<u64> {
 }
 
 /// A volume on a filesystem with reflinks.
-struct Field {
-    stand: Stand,
-    source: PathBuf,
+pub(super) struct Field {
+    pub(super) stand: Stand,
+    pub(super) source: PathBuf,
     _mount: Mount,
     _disk: Disk,
 }
 
 impl Field {
-    fn new(kind: &str) -> Field {
+    pub(super) fn new(kind: &str) -> Field {
         Field::of(kind, SIZE, DISK)
     }
 
@@ -116,7 +117,7 @@ impl Field {
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 
-    fn change(&self, page: usize) {
+    pub(super) fn change(&self, page: usize) {
         let file = OpenOptions::new().write(true).open(&self.source).unwrap();
         file.write_all_at(&[page as u8 | 1; 100], page as u64 * 4096)
             .unwrap();
@@ -417,17 +418,6 @@ fn a_snapshot_is_given_up_before_its_volumes_writers_find_the_disk_full() {
     assert!(same(&field.source, &field.stand.path("b")));
 }
 
-/// A program that freezes by copying and hides every change from the delta.
-const LIAR: &str = r#"
-real=$(dirname "$0")/honest
-if [ "$1" = delta ]; then
-  cat >/dev/null
-  echo '{"ok":{"count":0}}'
-  exit 0
-fi
-exec "$real" "$@"
-"#;
-
 #[test]
 fn a_delta_that_lies_is_caught_alarms_and_is_never_believed_again() {
     if !root_lab() {
@@ -436,10 +426,7 @@ fn a_delta_that_lies_is_caught_alarms_and_is_never_believed_again() {
     let field = Field::new("xfs");
     // Few enough pages that the sample is all of them: it is caught for certain.
     fs::write(&field.source, volume(4 * MIB, 5)).unwrap();
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples/snapshot-by-clone");
-    std::os::unix::fs::symlink(example, field.stand.path("honest")).unwrap();
-    let liar = script(&field.stand, "liar", LIAR);
-    let provider = format!("exec:{}", liar.display());
+    let provider = lying_provider(&field);
     let sync = |field: &Field| field.sync(&["--snapshot", &provider]).exits(0);
     let events = sync(&field);
     assert_eq!(events.summary()["snapshot"], "exec");
@@ -482,13 +469,22 @@ fn a_mounted_volume_is_frozen_and_its_application_told_around_the_snapshot_only(
         .sync(&["--freeze", mounted.to_str().unwrap()])
         .exits(0);
     assert_eq!(events.summary()["level"], "filesystem-consistent");
+    let recorded = |field: &Field| field.stand.events(&["gate", "b"]).exits(0);
+    assert_eq!(recorded(&field).summary()["level"], "filesystem-consistent");
+    let said = field.stand.run(&["gate", "b"]).exits(0).stderr;
+    assert!(said.contains("source filesystem-consistent"), "{said}");
     let hooked = ["--snapshot-hook", hook.to_str().unwrap()];
     let events = field.sync(&hooked).exits(0);
     assert_eq!(events.summary()["level"], "application-consistent");
+    assert_eq!(
+        recorded(&field).summary()["level"],
+        "application-consistent"
+    );
     let called = fs::read_to_string(field.stand.path("called")).unwrap();
     assert_eq!(called, format!("before {source}\nafter {source}\n"));
     let events = field.sync(&[]).exits(0);
     assert_eq!(events.summary()["level"], "crash-consistent");
+    assert_eq!(recorded(&field).summary()["level"], "crash-consistent");
 
     // What was never flushed is in a copy of a frozen filesystem.
     let copy = Disk::over(&field.stand.path("b"));

@@ -62,6 +62,8 @@ fn the_answer_is_there_for_programs() {
     stand.run(&["sync", "a", "b"]).exits(0);
     let yes = stand.events(&["gate", "b"]).exits(0);
     assert_eq!(yes.of_type("state")[0]["state"], "consistent");
+    // Read without a snapshot.
+    assert_eq!(yes.summary()["level"], serde_json::Value::Null);
 }
 
 #[test]

@@ -3,10 +3,12 @@
 
 mod arguments;
 mod bad_input;
+mod config;
 mod demo;
 mod devices;
 mod gate;
 mod hash;
+mod node;
 mod remote;
 mod signals;
 mod stand;

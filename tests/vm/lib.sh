@@ -36,3 +36,10 @@ put_noise() {
 
 # blank DEVICE: zeros all over.
 blank() { must dd if=/dev/zero of="$1" bs=64k count=$(($(sectors "$1") / 128)) conv=fsync; }
+
+# LVM sees these disks only: one that was made from another has its identity.
+use_disks() {
+  cat >/etc/lvm/lvmlocal.conf <<CONF
+devices { global_filter = [ $(for disk in "$@"; do printf '"a|^%s$|", ' "$disk"; done) "r|.*|" ] }
+CONF
+}

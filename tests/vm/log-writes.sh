@@ -89,3 +89,21 @@ log_cached() {
       }
     }'
 }
+
+# crash_at LOG DISK COW CUT SEED PERCENT: /dev/mapper/crashed becomes the disk
+# that a cut at CUT leaves, by what /tmp/log lists. DISK is the disk of the
+# beginning, and gets what was flushed before the cut, so cuts come in their
+# order; what the cache wrote back, and what is written after starting again,
+# goes to a snapshot above it, on COW.
+log_replayed=0
+crash_at() {
+  log_flushed "$4" </tmp/log >/tmp/flushed
+  tail -n "+$((log_replayed + 1))" /tmp/flushed | log_apply "$1" "$2" || exit 1
+  log_replayed=$(wc -l </tmp/flushed)
+  must dd if=/dev/zero of="$3" bs=4k count=1 conv=fsync,notrunc   # no snapshot from before
+  drop_caches
+  must dmsetup create crashed --table "0 $(sectors "$2") snapshot $2 $3 N 8"
+  log_cached "$4" "$5" "$6" </tmp/log >/tmp/cached
+  log_apply "$1" /dev/mapper/crashed </tmp/cached || exit 1
+  drop_caches
+}

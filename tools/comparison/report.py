@@ -9,7 +9,6 @@ import time
 
 from .lab import CASES
 
-BEGIN, END = "<!-- comparison: begin -->", "<!-- comparison: end -->"
 OURS = "lockstep"
 # (case, the peer, what our time may be at most as a share of the peer's)
 GOALS = (
@@ -145,15 +144,16 @@ def goals_met(results):
     return not any("missed" in line for line in goal_lines(results))
 
 
-def write_section(path, text):
+def write_section(path, text, name="comparison"):
     """Replaces what stands between the markers of a document; makes the document if need be."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     path = pathlib.Path(path)
-    section = f"{BEGIN}\n{text}{END}"
-    old = path.read_text() if path.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
-    if BEGIN not in old or END not in old:
-        old += f"\n{BEGIN}\n{END}\n"
-    head, rest = old.split(BEGIN, 1)
-    path.write_text(head + section + rest.split(END, 1)[1])
+    section = f"{begin}\n{text}{end}"
+    old = path.read_text() if path.exists() else f"# Performance\n\n{begin}\n{end}\n"
+    if begin not in old or end not in old:
+        old += f"\n{begin}\n{end}\n"
+    head, rest = old.split(begin, 1)
+    path.write_text(head + section + rest.split(end, 1)[1])
 
 
 def setting_lines(lab, counts, rounds):

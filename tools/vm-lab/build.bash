@@ -2,8 +2,8 @@
 # built once in $CACHE. A name there says what it was made from, so a part is
 # either there and right, or not there.
 #
-#   kernel-RELEASE_VERSION/   vmlinuz, and the modules that a guest can load
-#   guest-KEY.cpio            those modules, busybox, LVM and their libraries
+#   kernel-RELEASE_VERSION+KEY/   vmlinuz, and the modules that a guest can load
+#   guest-KEY.cpio                those modules, busybox, LVM and their libraries
 
 KEEP_DAYS=7              # of parts that were made and replaced
 KERNEL_PACKAGE=linux-image-cloud-amd64
@@ -11,6 +11,7 @@ MODULES=(
   virtio_pci virtio_blk virtio_console
   dm_mod dm_thin_pool dm_snapshot dm_flakey dm_log_writes dm_era dm_delay
   loop nbd sch_netem
+  xfs btrfs
 )
 PROGRAMS=(
   /sbin/lvm /sbin/dmsetup /usr/sbin/pdata_tools
@@ -80,7 +81,7 @@ fetch_kernel() {
   ((EUID != 0)) || apt-get -qq update || echo "vm: the package index stays as it is" >&2
   newest_kernel || die "the package index does not know $KERNEL_PACKAGE: apt-get update"
   lock_cache
-  part=kernel-${RELEASE}_$VERSION
+  part=kernel-${RELEASE}_$VERSION+$(modules_key)
   if [[ ! -e $CACHE/$part ]]; then
     unpack_kernel
     mkdir "$WORK/$part"
@@ -100,8 +101,11 @@ install_part() {
   rm -rf "${WORK:?}/$1"
 }
 
+# A kernel was unpacked for the modules that were wanted then.
+modules_key() { sha256sum <<<"${MODULES[*]}" | cut -c 1-8; }
+
 cached_kernel() {
-  KERNEL=$(cd "$CACHE" 2>/dev/null && printf '%s\n' kernel-* | sort -V | tail -n 1) || KERNEL=''
+  KERNEL=$(cd "$CACHE" 2>/dev/null && printf '%s\n' kernel-*+"$(modules_key)" | sort -V | tail -n 1) || KERNEL=''
   [[ -e $CACHE/$KERNEL/vmlinuz ]]
 }
 

@@ -16,10 +16,15 @@
     expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
 )]
 
+mod base;
 mod cancel;
 mod clock;
+mod distrust;
+mod doubt;
 mod failures;
+mod guard;
 mod hash;
+mod level;
 mod limits;
 mod local;
 mod monitor;
@@ -30,6 +35,8 @@ mod scan;
 mod snapshots;
 mod source;
 mod target;
+mod together;
+mod undo;
 
 pub use cancel::{Cancel, Cause};
 pub use hash::hash_volume;
@@ -39,13 +46,18 @@ pub use lockstep_index::FullScanEvery;
 pub use lockstep_protocol::{Purpose, Scope, VerifyScope};
 pub use lockstep_quiesce::{Level, watchdog_main};
 pub use monitor::{Monitor, Notice, Phase, TargetProgress};
-pub use outcome::{Consistency, Outcome, SourceCounts, TargetOutcome, Verdict};
+pub use outcome::{Consistency, KeptBytes, Outcome, SourceCounts, TargetOutcome, Verdict};
 pub use request::{
-    Compression, Connect, Connected, Consent, KeepBase, PlanLine, Question, Request, Reuse,
-    SnapshotChoice, Stillness, TargetSpec,
+    Compression, Connect, Connected, Consent, KeepBase, PlanLine, PlannedUndo, Question, Request,
+    Reuse, SnapshotChoice, Stillness, TargetSpec,
 };
 pub use snapshots::{
     ListedSnapshot, SnapshotUse, list_snapshots, release_snapshot, volumes_with_bases,
 };
 pub use source::run;
 pub use target::{ServeOptions, serve};
+pub use together::{TakenSnapshot, TakenTogether, Together};
+pub use undo::{
+    Asked, KeptUndo, LocalRollback, Rollback, RollbackMonitor, RollbackOptions, RolledBack,
+    UNDO_OF, UndoMode, UndoPolicy, Wish, ask_rollback, list_undos, serve_rollback,
+};

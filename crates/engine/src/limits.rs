@@ -24,6 +24,10 @@ pub(crate) const PREFETCH_EXTENTS: u64 = 8;
 /// writing. A new file's flush commits its allocations too and is dearer.
 pub(crate) const FLUSH_EVERY: u64 = 64 << 20;
 pub(crate) const FLUSH_NEW_EVERY: u64 = 256 << 20;
+/// How often, and after which pause, a write to a full disk is tried again once
+/// what held its space back was given up.
+pub(crate) const FULL_DISK_TRIES: u32 = 20;
+pub(crate) const FULL_DISK_PAUSE: Duration = Duration::from_millis(100);
 /// Wants unanswered at once, per target.
 pub(crate) const WINDOW: u16 = 32;
 /// How long a target waits for the source's first word.

@@ -1,5 +1,6 @@
 //! A target on this machine: its side runs on a thread of this process.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use lockstep_protocol::{Failure, FailureKind};
@@ -29,10 +30,20 @@ impl Connect for LocalTarget {
             lifeline: Box::new(Serving(Some(serving))),
         })
     }
+
+    fn local_path(&self, state_dir: &Path) -> Option<&Path> {
+        (self.0.state_dir == state_dir).then_some(&self.0.path)
+    }
 }
 
 /// Waits for the target's side, which ends by itself once the link does.
-struct Serving(Option<std::thread::JoinHandle<()>>);
+pub(crate) struct Serving(Option<std::thread::JoinHandle<()>>);
+
+impl Serving {
+    pub(crate) fn of(thread: std::thread::JoinHandle<()>) -> Serving {
+        Serving(Some(thread))
+    }
+}
 
 impl Drop for Serving {
     fn drop(&mut self) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lockstep_ledger::ProofLevel;
 use lockstep_merkle::Root;
-use lockstep_protocol::{Failure, FailureKind, VolumeState};
+use lockstep_protocol::{Failure, FailureKind, UndoKind, VolumeState};
 use lockstep_quiesce::Level;
 
 /// How one target, or a whole run, ended.
@@ -40,6 +40,17 @@ pub struct SourceCounts {
     pub bytes_hashed: u64,
 }
 
+/// What is kept of a target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeptBytes {
+    /// In what.
+    pub kind: UndoKind,
+    /// When it is released, in milliseconds since the Unix epoch.
+    pub until_unix_ms: u64,
+    /// Bytes of the log, or bytes that a clone holds what they were.
+    pub bytes: u64,
+}
+
 /// How one target ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TargetOutcome {
@@ -53,6 +64,10 @@ pub struct TargetOutcome {
     pub bytes_differing: u64,
     /// Bytes made equal, zeroed ranges included.
     pub bytes_written: u64,
+    /// Bytes that the target read of itself, those read back left out.
+    pub bytes_read: u64,
+    /// Bytes that it did not read because an earlier run left their hashes.
+    pub bytes_inherited: u64,
     /// Bytes sent over the link, framing included.
     pub bytes_sent: u64,
     /// Bytes received over the link, framing included.
@@ -61,6 +76,8 @@ pub struct TargetOutcome {
     pub elapsed: Duration,
     /// `quic`, `ssh` or `memory`; `None` when it was never reached.
     pub transport: Option<&'static str>,
+    /// What can be brought back of what was overwritten.
+    pub undo: Option<KeptBytes>,
     /// Why it failed.
     pub error: Option<Failure>,
 }
@@ -84,7 +101,7 @@ pub struct Outcome {
     pub snapshot: &'static str,
     /// How still the volume's users were when it was made; `None` without a snapshot.
     pub level: Option<Level>,
-    /// Whether every byte was read, or some hashes were taken over.
+    /// Whether every byte was read at both ends, or some hashes were taken over.
     pub proof: ProofLevel,
     /// One instant or not.
     pub consistency: Consistency,

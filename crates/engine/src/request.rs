@@ -1,13 +1,16 @@
 //! What a caller asks of a run.
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lockstep_index::FullScanEvery;
 use lockstep_protocol::{Failure, Purpose, Scope, VerifyScope};
+use lockstep_snapshot::Space;
 use lockstep_transport::Link;
 use lockstep_volume::IoEngine;
+
+use crate::undo::UndoPolicy;
 
 /// How the source is kept from changing while it is read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,7 +67,7 @@ pub struct Reuse {
     pub keep_base: KeepBase,
 }
 
-/// When a source's snapshot is kept as the base of the next run.
+/// When a volume's snapshot is kept as the base of the next run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeepBase {
     /// If a tenth of what it may come to hold is free.
@@ -73,6 +76,20 @@ pub enum KeepBase {
     AtMost(u64),
     /// Never.
     Never,
+}
+
+/// Of what the base may come to pin, this part must be free for it to be kept: one in ten.
+const FREE_PART: u64 = 10;
+
+impl KeepBase {
+    /// Whether a snapshot that costs this much space is kept.
+    pub(crate) fn has_room(self, space: Space) -> bool {
+        match self {
+            KeepBase::Never => false,
+            KeepBase::AtMost(bytes) => space.at_risk <= bytes,
+            KeepBase::WhileThereIsRoom => space.free >= space.at_risk / FREE_PART,
+        }
+    }
 }
 
 /// Runs, the next full scan included, of which one reads everything.
@@ -115,6 +132,19 @@ pub struct PlanLine {
     pub size: u64,
     /// The target's size before, when it will be resized.
     pub resized_from: Option<u64>,
+    /// Whether it can be brought back afterwards.
+    pub undo: PlannedUndo,
+}
+
+/// Whether what is about to be overwritten will be kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PlannedUndo {
+    /// It will, for so long after the run.
+    Kept(Duration),
+    /// It will not, for this reason.
+    Lost(String),
+    /// Nobody wants it kept.
+    Unwanted,
 }
 
 /// Shows what will be overwritten; `true` agrees.
@@ -147,6 +177,12 @@ pub trait Connect: Send + Sync {
     /// # Errors
     /// Says in one sentence why it cannot be reached.
     fn connect(self: Box<Self>) -> Result<Connected, Failure>;
+
+    /// The target's path, if it is on this machine and the ledger in `state_dir` has its record.
+    fn local_path(&self, state_dir: &Path) -> Option<&Path> {
+        let _ = state_dir;
+        None
+    }
 }
 
 /// One target of a run.
@@ -195,6 +231,8 @@ pub struct Request {
     pub state_dir: PathBuf,
     /// What is taken over from earlier runs.
     pub reuse: Reuse,
+    /// What becomes of what is overwritten; each target is told by its connection.
+    pub undo: UndoPolicy,
     /// Who asked, for the ledger's record.
     pub who: String,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use lockstep_index::{IndexKey, IndexStore, Side};
+use lockstep_index::{Facts, IndexKey, IndexStore};
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_snapshot::{Provider, Registry, Snapshot, VolumeName};
 use lockstep_volume::{Hold, VolumeKind, open_source};
@@ -121,15 +121,69 @@ pub(crate) fn bases(store: &IndexStore) -> Result<Vec<(IndexKey, Snapshot)>, Fai
     let listed = store
         .list()
         .map_err(|error| Failure::new(FailureKind::Io, format!("indexes: {}", sentence(&error))))?;
-    let base = |(key, facts): (IndexKey, lockstep_index::Facts)| match key.side() {
-        Side::Source { .. } => {
-            let snapshot = serde_json::from_slice(&facts.snapshot).ok()?;
-            Some((key, snapshot))
-        }
-        Side::Target => None,
-    };
     let headers = listed.into_iter().filter_map(|listed| listed.header.ok());
+    let base = |(key, facts): (IndexKey, Facts)| {
+        let snapshot = serde_json::from_slice(&facts.snapshot).ok()?;
+        Some((key, snapshot))
+    };
     Ok(headers.filter_map(base).collect())
+}
+
+/// Releases what killed runs left of a volume: images that nobody reads and that no index names.
+pub(crate) fn release_leftovers(state_dir: &Path, provider: &dyn Provider, volume: &Path) {
+    let found = match provider.recover(volume, &VolumeName::of_path(volume)) {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(
+                "earlier snapshots were not looked for: {}",
+                sentence(&error)
+            );
+            return;
+        }
+    };
+    let bases = match bases(&IndexStore::at(state_dir)) {
+        Ok(bases) => bases,
+        Err(failure) => {
+            tracing::warn!("earlier snapshots are left alone: {}", failure.message);
+            return;
+        }
+    };
+    for snapshot in found.whole {
+        let is_base = bases.iter().any(|(_, base)| base.name == snapshot.name);
+        if is_base || is_read(provider, &snapshot) {
+            continue;
+        }
+        match provider.release(&snapshot) {
+            Ok(()) => tracing::info!("released {}, which a run left behind", snapshot.name),
+            Err(error) => tracing::warn!("{} stays: {}", snapshot.name, sentence(&error)),
+        }
+    }
+}
+
+/// Lets go of an index and its snapshot. The index goes after its snapshot, so that what is
+/// interrupted here is found by the next run.
+pub(crate) fn retire(registry: &Registry, store: &IndexStore, key: &IndexKey, facts: &Facts) {
+    if !release_base(registry, facts) {
+        return;
+    }
+    if let Err(error) = store.remove(key) {
+        tracing::warn!("an old index stays: {}", sentence(&error));
+    }
+}
+
+/// Releases the snapshot that an index is about; whether it is gone.
+pub(crate) fn release_base(registry: &Registry, facts: &Facts) -> bool {
+    let Ok(snapshot) = serde_json::from_slice::<Snapshot>(&facts.snapshot) else {
+        return true;
+    };
+    let released = match registry.named(&snapshot.provider) {
+        Some(provider) => provider.release(&snapshot),
+        None => Ok(()),
+    };
+    if let Err(error) = &released {
+        tracing::warn!("{} stays: {}", snapshot.name, sentence(error));
+    }
+    released.is_ok()
 }
 
 /// Whether a run has the image open; in doubt it has.

@@ -23,10 +23,10 @@
 //! | side | true of | until |
 //! | --- | --- | --- |
 //! | [`Side::Source`] | a snapshot, which never changes | its snapshot is released; [`IndexStore::remove`] it then |
-//! | [`Side::Target`] | the volume at the end of the last verified run | anybody writes to the volume |
+//! | [`Side::Target`] | the volume at the end of the last verified run, and the snapshot of it that the facts describe | anybody writes to the volume; of the snapshot for ever |
 //!
 //! An index cannot see that a target was written to. A run removes it durably before its own first
-//! write; that nobody else wrote has to be proven by other means, else the target is scanned. Whether
+//! write; what else was written since has to be known from its snapshot, else the target is scanned. Whether
 //! the index and the ledger speak of the same run is seen by their roots.
 //!
 //! # Files of a state directory

@@ -5,7 +5,8 @@ use crate::key::{Identity, VolumeKey};
 use crate::lock::VolumeLock;
 use crate::proof::{Proof, ProofLevel};
 use crate::record::{Record, State};
-use crate::store::Store;
+use crate::rows::Row;
+use crate::store::{Look, Store};
 
 const MAX_RUN_BYTES: usize = 128;
 const MAX_SOURCE_BYTES: usize = 4096;
@@ -85,12 +86,40 @@ impl Claim {
     /// Lets the volume go; its records stay as they are.
     pub fn release(self) {}
 
+    pub(crate) fn key(&self) -> &VolumeKey {
+        &self.key
+    }
+
+    /// What the ledger says now; nobody else can change it while this lives.
+    pub(crate) fn newest_row(&self) -> Result<Option<Row>, LedgerError> {
+        Ok(match self.store.rows(&self.key, 1)? {
+            Look::Whole(_, rows) => rows.into_iter().next(),
+            Look::Blank | Look::Damaged(_) => None,
+        })
+    }
+
+    /// `inconsistent`, durably, whatever file or device is there: this run may yet change its size,
+    /// and with it the identity.
+    pub(crate) fn downgrade(self, reason: &str) -> Result<Overwriting, LedgerError> {
+        let record = Record {
+            reason: Some(cut(reason.to_owned(), MAX_REASON_BYTES)),
+            ..self.record(State::Inconsistent, None)
+        };
+        let entry = self.store.put(&self.key, None, &record)?;
+        Ok(Overwriting {
+            claim: self,
+            identity: None,
+            entry,
+        })
+    }
+
     /// The only function that makes a consistent record.
     fn proven(&self, identity: Identity, proof: Proof, written: u64, now_unix_ms: u64) -> Record {
         Record {
             size: proof.size(),
             root: Some(proof.root()),
             proof: proof.level(),
+            level: proof.source_level(),
             bytes_written: written,
             ended_unix_ms: Some(now_unix_ms),
             ..self.record(State::Consistent, Some(identity))
@@ -110,6 +139,7 @@ impl Claim {
             ended_unix_ms: None,
             bytes_written: 0,
             proof: ProofLevel::Full,
+            level: None,
             reason: None,
             epoch: 0,
         }

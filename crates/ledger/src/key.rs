@@ -35,6 +35,11 @@ impl VolumeKey {
         Ok(Self(text))
     }
 
+    /// The key of a row of a store that was found whole.
+    pub(crate) fn of_row(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

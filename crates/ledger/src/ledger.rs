@@ -35,6 +35,10 @@ impl Ledger {
         Ok(Self { store, damaged })
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Where the store was set aside, if opening found it damaged.
     pub fn was_damaged(&self) -> Option<&Path> {
         self.damaged.as_deref()
@@ -74,6 +78,14 @@ impl Ledger {
             }
         };
         Ok(rows.into_iter().filter_map(read).collect())
+    }
+
+    /// The newest row of every volume; none of a store that cannot be believed.
+    pub(crate) fn newest_rows(&self) -> Result<Vec<(VolumeKey, Row)>, LedgerError> {
+        Ok(match self.store.newest_rows()? {
+            Look::Whole(_, rows) => rows,
+            Look::Blank | Look::Damaged(_) => Vec::new(),
+        })
     }
 }
 

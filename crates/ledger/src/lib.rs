@@ -10,7 +10,9 @@
 //!                     │ confirm(proof)                  ├────────────────────────────► failed
 //!                     ├──────────────────► consistent   │ abandon, drop, crash
 //!                     │ release, drop, crash            └────────────────────────────► inconsistent
-//!                     └──────────────────► as before
+//!                     ├──────────────────► as before
+//!                     │ doubt(runs), if the newest record is of one of them
+//!                     └──────────────────► Overwriting, and `inconsistent`, durable
 //! ```
 //!
 //! # Files of a state directory
@@ -22,6 +24,7 @@
 //! | `ledger.lock` | flock: exclusive for a change, shared for a look; never removed |
 //! | `ledger.redb.damaged-N` | stores set aside, `N` from 1 to [`MAX_SET_ASIDE`] |
 //! | `volumes/<hash of the key>.lock` | flock held for a whole run; its text names the holder |
+//! | `promises/<volume>.promise` | which runs are too old to be let in, see `promise.rs` |
 //! | `*.new` | a file being made; whoever makes the next one replaces it |
 //!
 //! # Recipe of a change
@@ -46,6 +49,7 @@
 
 mod claim;
 mod directory;
+mod doubt;
 mod error;
 mod image;
 #[cfg(test)]
@@ -53,6 +57,7 @@ mod interruptions;
 mod key;
 mod ledger;
 mod lock;
+mod promise;
 mod proof;
 mod record;
 mod rows;
@@ -61,10 +66,12 @@ mod store;
 
 pub use claim::{Claim, Overwriting, RunFacts};
 pub use directory::state_dir;
+pub use doubt::{Doubt, Doubted, Downgrades};
 pub use error::LedgerError;
 pub use key::{Identity, VolumeKey};
 pub use ledger::{Ledger, Standing, peek};
-pub use proof::{Proof, ProofLevel, RootsDiffer};
+pub use promise::{Promise, PromiseError};
+pub use proof::{Proof, ProofLevel, RootsDiffer, SourceLevel};
 pub use record::{Record, State};
 pub use rows::{MAX_RECORDS_PER_VOLUME, MAX_VOLUMES};
 pub use store::MAX_SET_ASIDE;

@@ -4,12 +4,15 @@ use serde::{Deserialize, Serialize};
 
 /// Evidence that a volume holds what was promised: two equal roots over one size.
 ///
+/// It also carries how still the source was, which is the source's word and not measured here.
+///
 /// There is no other way to make one than [`Proof::new`], and no way to `consistent` without one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Proof {
     root: [u8; 32],
     size: u64,
     level: ProofLevel,
+    source_level: Option<SourceLevel>,
 }
 
 impl Proof {
@@ -34,7 +37,17 @@ impl Proof {
             root: measured_root,
             size,
             level,
+            source_level: None,
         })
+    }
+
+    /// The same proof, of a source that was so still; none if it was read without a snapshot.
+    #[must_use]
+    pub fn of_source(self, source_level: Option<SourceLevel>) -> Self {
+        Self {
+            source_level,
+            ..self
+        }
     }
 
     /// The root that both sides have.
@@ -50,6 +63,34 @@ impl Proof {
     /// What was read to make the proof.
     pub fn level(&self) -> ProofLevel {
         self.level
+    }
+
+    /// How still the source was.
+    pub fn source_level(&self) -> Option<SourceLevel> {
+        self.source_level
+    }
+}
+
+/// How still the source's users were when its snapshot was made; the later the better.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceLevel {
+    /// Nothing was made still: the snapshot is what a power cut would have left.
+    CrashConsistent,
+    /// Its filesystem was frozen.
+    FilesystemConsistent,
+    /// The application was told, and got ready.
+    ApplicationConsistent,
+}
+
+impl SourceLevel {
+    /// The level's word, as in every summary.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::CrashConsistent => "crash-consistent",
+            Self::FilesystemConsistent => "filesystem-consistent",
+            Self::ApplicationConsistent => "application-consistent",
+        }
     }
 }
 

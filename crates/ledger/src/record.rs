@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::key::{Identity, VolumeKey};
-use crate::proof::ProofLevel;
+use crate::proof::{ProofLevel, SourceLevel};
 
 /// Newest format of a row, and the only one so far.
 const FORMAT: u8 = 1;
@@ -29,7 +29,8 @@ pub enum State {
 pub struct Record {
     /// How it ended.
     pub state: State,
-    /// The file or device which it was about; none if that did not exist when the run began.
+    /// The file or device which it was about; none if that did not exist when the run began, or if
+    /// the record is about whatever is there.
     pub identity: Option<Identity>,
     /// Bytes of the volume; 0 unless consistent.
     pub size: u64,
@@ -50,7 +51,11 @@ pub struct Record {
     pub bytes_written: u64,
     /// What the proof read; means something only if consistent.
     pub proof: ProofLevel,
-    /// Why it failed; only if failed.
+    /// How still the source was; only if consistent, and none if it was read without a snapshot, or
+    /// the record is of a release that did not write it down.
+    #[serde(default)]
+    pub level: Option<SourceLevel>,
+    /// Why it failed, or why an earlier run's word is not believed any more; none if consistent.
     pub reason: Option<String>,
     /// The cluster's epoch; 0 for an ad hoc run.
     pub epoch: u64,
@@ -172,6 +177,7 @@ mod tests {
             ended_unix_ms: Some(2),
             bytes_written: 3,
             proof: ProofLevel::Delta,
+            level: Some(SourceLevel::FilesystemConsistent),
             reason: None,
             epoch: 0,
         }
@@ -225,6 +231,32 @@ mod tests {
             let row = encode(&key("a"), 5, &odd).unwrap();
             let read = decode(&key("a"), 5, &row);
             assert!(matches!(read, Err(Unreadable::Contradiction)), "{read:?}");
+        }
+    }
+
+    /// The rows of releases that knew no level stay readable; no row ever gets another format for it.
+    #[test]
+    fn a_record_without_a_level_reads_as_not_recorded() {
+        let mut json = serde_json::to_value(record()).unwrap();
+        assert_eq!(json["level"], "filesystem-consistent");
+        json.as_object_mut().unwrap().remove("level");
+        let json = serde_json::to_vec(&json).unwrap();
+        let mut row = vec![FORMAT];
+        row.extend_from_slice(checksum(FORMAT, &key("a"), 5, &json).as_bytes());
+        row.extend_from_slice(&json);
+        let read = decode(&key("a"), 5, &row).unwrap();
+        let expected = Record {
+            level: None,
+            ..record()
+        };
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn a_level_has_one_word_everywhere() {
+        use SourceLevel::{ApplicationConsistent, CrashConsistent, FilesystemConsistent};
+        for level in [CrashConsistent, FilesystemConsistent, ApplicationConsistent] {
+            assert_eq!(serde_json::to_value(level).unwrap(), level.word());
         }
     }
 

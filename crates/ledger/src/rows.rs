@@ -55,6 +55,20 @@ pub(crate) fn of_volume(
     Ok(rows)
 }
 
+/// The newest row of each volume, by the volumes' texts.
+pub(crate) fn newest_of_all(database: &Database) -> Result<BTreeMap<String, Row>, redb::Error> {
+    let records = database.begin_read()?.open_table(RECORDS)?;
+    let mut newest = BTreeMap::new();
+    for row in records.iter()? {
+        let (key, bytes) = row?;
+        let (volume, entry) = key.value();
+        let bytes = bytes.value().to_vec();
+        // By ascending entries, so that the last one stays.
+        newest.insert(volume.to_owned(), Row { entry, bytes });
+    }
+    Ok(newest)
+}
+
 /// Stores a row and the number of this change; durable when it returns.
 pub(crate) fn put(
     database: &Database,

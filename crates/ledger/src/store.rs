@@ -46,6 +46,11 @@ impl Store {
         self.dir.join("volumes")
     }
 
+    /// Where promises are.
+    pub(crate) fn promises(&self) -> PathBuf {
+        self.dir.join("promises")
+    }
+
     /// The newest rows of a volume, the newest first; makes and changes nothing.
     pub(crate) fn rows(
         &self,
@@ -54,6 +59,18 @@ impl Store {
     ) -> Result<Look<Vec<Row>>, LedgerError> {
         let _lock = StoreLock::shared(&self.lock())?;
         self.look(|database| rows::of_volume(database, key.as_str(), limit))
+    }
+
+    /// The newest row of every volume; makes and changes nothing.
+    pub(crate) fn newest_rows(&self) -> Result<Look<Vec<(VolumeKey, Row)>>, LedgerError> {
+        let _lock = StoreLock::shared(&self.lock())?;
+        self.look(|database| {
+            let rows = rows::newest_of_all(database)?;
+            let keyed = rows
+                .into_iter()
+                .map(|(volume, row)| (VolumeKey::of_row(volume), row));
+            Ok(keyed.collect())
+        })
     }
 
     /// Stores a record, durably, under a new entry or an `entry` returned before. Returns its entry.
@@ -207,7 +224,7 @@ impl Store {
         self.dir.join("ledger.seq")
     }
 
-    fn lock(&self) -> PathBuf {
+    pub(crate) fn lock(&self) -> PathBuf {
         self.dir.join("ledger.lock")
     }
 }

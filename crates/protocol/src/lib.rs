@@ -18,11 +18,14 @@ mod terms;
 pub use codec::Malformed;
 pub use failure::{Failure, FailureKind};
 pub use message::{
-    DataHead, Encoding, Hello, Plan, SourceFrame, Stats, TargetFrame, Text, VolumeState, Want,
-    Welcome,
+    DataHead, Doubted, Encoding, Hello, Plan, SourceFrame, Stats, TargetFrame, Text, UndoKind,
+    UndoNote, UndoStage, VolumeState, Want, Welcome,
 };
 pub use source::{Served, SourceSession};
 pub use target::{
     Applied, ApplyOrder, CheckOrder, Exhausted, FlushTicket, TargetSession, WantMode, WantOrder,
 };
-pub use terms::{DigestKind, Evidence, Hold, Purpose, Scope, Terms, VerifyScope, Violation};
+pub use terms::{
+    DigestKind, Evidence, Hold, LastWord, Purpose, Scope, SourceLevel, Terms, VerifyScope,
+    Violation,
+};

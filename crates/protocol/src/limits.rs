@@ -7,6 +7,8 @@ pub const NEWEST_VERSION: u16 = 1;
 
 /// Chaining values in one digests frame: 32 KiB, or 64 MiB of volume.
 pub const MAX_CVS_PER_FRAME: usize = 1024;
+/// Runs that one doubt names.
+pub const MAX_DOUBTED_RUNS: usize = 256;
 /// Wants that may be unanswered at once; a target may only ask for less.
 pub const MAX_WINDOW: u16 = 64;
 /// Times that an extent is asked for again in a run, whether its data did not
@@ -15,6 +17,9 @@ pub const MAX_REPAIRS: u8 = 2;
 /// Times that one extent may be asked for in a run: once to count what
 /// differs, once to ship it, and the repairs.
 pub const MAX_WANTS_PER_EXTENT: u8 = 2 + MAX_REPAIRS;
+
+/// Warnings that a target may send in a session.
+pub const MAX_WARNINGS: u8 = 16;
 
 /// Bytes of a peer's one-line text: names and messages.
 pub const MAX_TEXT: usize = 1024;

@@ -4,7 +4,7 @@ use lockstep_merkle::{Cv, ExtentIndex, GroupIndex, GroupSet, PageDigest, PageSet
 
 use crate::failure::Failure;
 use crate::limits::MAX_TEXT;
-use crate::terms::{DigestKind, Evidence, Hold, Purpose, Scope, VerifyScope};
+use crate::terms::{DigestKind, Hold, LastWord, Purpose, Scope, VerifyScope};
 
 /// One line of text from or to a peer: at most [`MAX_TEXT`] bytes, without
 /// control characters, line separators and changes of direction. Longer text
@@ -116,6 +116,9 @@ pub struct Hello {
     pub mode_bits: u16,
     /// What page digests are in this session.
     pub digests: DigestKind,
+    /// Whether the source reads everything because that is due: then the target is to do so too, so that
+    /// the whole is proved in full now and then.
+    pub full_scan: bool,
     /// Seed of seeded page digests.
     pub seed: u64,
     /// Wants that may be unanswered at once.
@@ -171,6 +174,56 @@ pub struct Stats {
     pub bytes_written: u64,
     /// Bytes of the groups that are proved by what was read back of them.
     pub bytes_verified: u64,
+    /// Bytes read to compare and to complete what came; not those read back.
+    pub bytes_read: u64,
+    /// Bytes that were not read because their hashes are an earlier run's.
+    pub bytes_inherited: u64,
+}
+
+/// What a target keeps of itself, so that the run can be undone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UndoNote {
+    /// Whether it is what could be kept, or what is.
+    pub stage: UndoStage,
+    /// What it is kept in; `None` if nothing is.
+    pub kept: Option<UndoKind>,
+    /// When it is released, in milliseconds since the Unix epoch; 0 if nothing is kept.
+    pub until_unix_ms: u64,
+    /// Of an offer: how many overwritten bytes there is room for. Later: how many are kept.
+    pub bytes: u64,
+    /// Why nothing is kept; empty where nobody asked for anything.
+    pub why: Text,
+}
+
+/// How far keeping has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UndoStage {
+    /// Nothing has been written yet.
+    Offered,
+    /// Kept from here on, or not.
+    Begun,
+    /// The run has ended.
+    Ended,
+}
+
+/// What overwritten bytes are kept in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UndoKind {
+    /// A clone of the whole file.
+    Reflink,
+    /// A log of the overwritten pages.
+    Log,
+}
+
+impl UndoKind {
+    /// The kind in one word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            UndoKind::Reflink => "reflink",
+            UndoKind::Log => "log",
+        }
+    }
 }
 
 /// From source to target, on the control lane.
@@ -194,14 +247,15 @@ pub enum SourceFrame {
     /// Writing may begin.
     Proceed,
     /// All of the source has been hashed.
-    Done {
-        /// Its root.
-        root: Root,
-        /// What the source can say for it.
-        evidence: Evidence,
-    },
+    Done(LastWord),
     /// The source gives up.
     Abort(Failure),
+    /// What these runs proved rests on something that is not true: a record of
+    /// one of them is to be taken back before anything else is done.
+    Doubt {
+        /// Their names; 1 to [`crate::limits::MAX_DOUBTED_RUNS`].
+        runs: Vec<[u8; 16]>,
+    },
 }
 
 /// From target to source, on the control lane.
@@ -224,6 +278,8 @@ pub enum TargetFrame {
     Compared(Stats),
     /// How far it is; at most a few a second.
     Progress(Stats),
+    /// What of it can be brought back.
+    Undo(UndoNote),
     /// The end: proved equal, and marked so unless the source was not proved.
     Verified {
         /// Its own root.
@@ -242,6 +298,20 @@ pub enum TargetFrame {
         /// Totals.
         stats: Stats,
     },
+    /// Something that the user should know; at most
+    /// [`crate::limits::MAX_WARNINGS`] in a session.
+    Warning(Text),
+    /// Answers a doubt: what became of the volume's record.
+    Doubted(Doubted),
+}
+
+/// What became of a record that the source doubted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Doubted {
+    /// It was of one of those runs, and says `inconsistent` now, durably.
+    Downgraded,
+    /// It does not rest on them.
+    Stands,
 }
 
 /// How a data frame's pages are packed.
@@ -276,8 +346,9 @@ impl SourceFrame {
             SourceFrame::Digests { .. } => "digests",
             SourceFrame::Counted { .. } => "counted",
             SourceFrame::Proceed => "proceed",
-            SourceFrame::Done { .. } => "done",
+            SourceFrame::Done(_) => "done",
             SourceFrame::Abort(_) => "abort",
+            SourceFrame::Doubt { .. } => "doubt",
         }
     }
 }
@@ -293,8 +364,11 @@ impl TargetFrame {
             TargetFrame::State(_) => "state",
             TargetFrame::Compared(_) => "compared",
             TargetFrame::Progress(_) => "progress",
+            TargetFrame::Undo(_) => "undo",
             TargetFrame::Verified { .. } => "verified",
             TargetFrame::Failed { .. } => "failed",
+            TargetFrame::Warning(_) => "warning",
+            TargetFrame::Doubted(_) => "doubted",
         }
     }
 }

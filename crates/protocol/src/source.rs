@@ -11,7 +11,9 @@
 //!                          ◄── a violation, from every stage
 //! ```
 //!
-//! Digests flow in `Counting` and `Serving`; wants are counted in the one and
+//! A doubt may go out in every stage between the welcome and `Over`, unless the
+//! session only compares, and is answered there. Digests flow in `Counting` and
+//! `Serving`; wants are counted in the one and
 //! answered with data in the other. `Done` goes out once, after the last digest.
 
 use std::ops::Range;
@@ -19,8 +21,10 @@ use std::ops::Range;
 use lockstep_merkle::{ExtentIndex, GroupSet, PAGES_PER_GROUP, Root};
 
 use crate::failure::Failure;
-use crate::limits::{MAX_CVS_PER_FRAME, MAX_WANTS_PER_EXTENT, NEWEST_VERSION, OLDEST_VERSION};
-use crate::message::{Stats, TargetFrame, VolumeState, Want, Welcome};
+use crate::limits::{
+    MAX_CVS_PER_FRAME, MAX_WANTS_PER_EXTENT, MAX_WARNINGS, NEWEST_VERSION, OLDEST_VERSION,
+};
+use crate::message::{Doubted, Stats, TargetFrame, Text, UndoNote, VolumeState, Want, Welcome};
 use crate::terms::{Purpose, Terms, Violation};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +78,12 @@ pub enum Served {
     Compared(Stats),
     /// How far the target is.
     Progress(Stats),
+    /// Something that the user should know.
+    Warning(Text),
+    /// What of the target can be brought back.
+    Undo(UndoNote),
+    /// What became of the target's record that was doubted.
+    Doubted(Doubted),
     /// The target is proved equal; the session is over.
     Verified {
         /// Its ledger's word.
@@ -107,6 +117,9 @@ pub struct SourceSession {
     outstanding: u16,
     asked: Vec<Asked>,
     compared: bool,
+    warnings: u8,
+    /// Doubts that are not answered yet.
+    doubts: u32,
     done: Option<Root>,
 }
 
@@ -122,6 +135,8 @@ impl SourceSession {
             outstanding: 0,
             asked: vec![Asked::default(); extents],
             compared: false,
+            warnings: 0,
+            doubts: 0,
             done: None,
         }
     }
@@ -203,6 +218,17 @@ impl SourceSession {
         self.done = Some(root);
     }
 
+    /// Whether a doubt may be sent. A comparison changes no record.
+    #[must_use]
+    pub fn may_doubt(&self) -> bool {
+        !matches!(self.stage, Stage::Greeting | Stage::Over) && self.terms.purpose == Purpose::Sync
+    }
+
+    /// A doubt is being sent.
+    pub fn doubted(&mut self) {
+        self.doubts += 1;
+    }
+
     /// Every transition that a frame of the target causes.
     fn transition(&mut self, frame: TargetFrame) -> Result<Served, Violation> {
         match (self.stage, frame) {
@@ -227,6 +253,21 @@ impl SourceSession {
             }
             (Stage::Counting | Stage::Held | Stage::Serving, TargetFrame::Progress(stats)) => {
                 Ok(Served::Progress(stats))
+            }
+            (Stage::Counting | Stage::Held | Stage::Serving, TargetFrame::Warning(message))
+                if self.warnings < MAX_WARNINGS =>
+            {
+                self.warnings += 1;
+                Ok(Served::Warning(message))
+            }
+            (Stage::Counting | Stage::Held | Stage::Serving, TargetFrame::Undo(note)) => {
+                Ok(Served::Undo(note))
+            }
+            (Stage::Counting | Stage::Held | Stage::Serving, TargetFrame::Doubted(doubted))
+                if self.doubts > 0 =>
+            {
+                self.doubts -= 1;
+                Ok(Served::Doubted(doubted))
             }
             (Stage::Serving, TargetFrame::State(state)) => Ok(Served::State(state)),
             (Stage::Serving, TargetFrame::Verified { root, state, stats }) => {

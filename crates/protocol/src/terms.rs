@@ -1,6 +1,6 @@
 //! What both ends of a session have agreed on, and how a peer can break it.
 
-use lockstep_merkle::{ExtentIndex, Geometry, GroupIndex};
+use lockstep_merkle::{ExtentIndex, Geometry, GroupIndex, Root};
 use thiserror::Error;
 
 use crate::message::Plan;
@@ -78,6 +78,28 @@ pub enum Evidence {
     /// They are of one instant; of what did not change since an earlier run,
     /// by a snapshot's word, the hashes of that run were taken.
     Delta,
+}
+
+/// How still the source's users were when its snapshot was made; the later the better.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SourceLevel {
+    /// Nothing was made still: the snapshot is what a power cut would have left.
+    CrashConsistent,
+    /// Its filesystem was frozen.
+    FilesystemConsistent,
+    /// The application was told, and got ready.
+    ApplicationConsistent,
+}
+
+/// What the source says last: everything is hashed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LastWord {
+    /// Its root.
+    pub root: Root,
+    /// What it can say for it.
+    pub evidence: Evidence,
+    /// How still its users were; `None` if it was read without a snapshot.
+    pub level: Option<SourceLevel>,
 }
 
 /// Whether writing waits for agreement.

@@ -10,7 +10,7 @@ mod strategies;
 use golden::{sample_heads, sample_source_frames, sample_target_frames};
 use lockstep_merkle::{Cv, ExtentIndex, GroupIndex, GroupSet, MAX_VOLUME_SIZE, PageDigest};
 use lockstep_protocol::limits::{
-    DATA_HEAD_LEN, MAX_CVS_PER_FRAME, MAX_IDENTITY, MAX_TEXT, MAX_WINDOW,
+    DATA_HEAD_LEN, MAX_CVS_PER_FRAME, MAX_DOUBTED_RUNS, MAX_IDENTITY, MAX_TEXT, MAX_WINDOW,
 };
 use lockstep_protocol::{
     DataHead, Failure, FailureKind, Malformed, SourceFrame, Stats, TargetFrame, Text, Want,
@@ -74,7 +74,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_refused_or_are_a_frame(kind in 0_u8..12, mut bytes in vec(any::<u8>(), 1..600)) {
+    fn random_bytes_are_refused_or_are_a_frame(kind in 0_u8..14, mut bytes in vec(any::<u8>(), 1..600)) {
         decoding_is_sound(&bytes);
         bytes[0] = kind;
         decoding_is_sound(&bytes);
@@ -116,12 +116,9 @@ fn every_truncation_is_refused_unless_a_row_is_left_out_whole() {
         for end in 0..bytes.len() {
             match SourceFrame::decode(&bytes[..end]) {
                 Err(_) => {}
-                Ok(shorter) => {
-                    let SourceFrame::Digests { cvs, .. } = &shorter else {
-                        panic!("{} cut at {end} became {shorter:?}", frame.name());
-                    };
-                    assert_eq!(end, 9 + 32 * cvs.len());
-                }
+                Ok(SourceFrame::Digests { cvs, .. }) => assert_eq!(end, 9 + 32 * cvs.len()),
+                Ok(SourceFrame::Doubt { runs }) => assert_eq!(end, 1 + 16 * runs.len()),
+                Ok(shorter) => panic!("{} cut at {end} became {shorter:?}", frame.name()),
             }
         }
     }
@@ -152,13 +149,13 @@ fn every_changed_bit_of_the_samples_is_harmless() {
 
 #[test]
 fn types_that_no_side_sends_are_refused() {
-    for kind in [0].into_iter().chain(7..=255) {
+    for kind in [0].into_iter().chain(8..=255) {
         assert_eq!(
             SourceFrame::decode(&[kind]),
             Err(Malformed::UnknownType(kind))
         );
     }
-    for kind in [0].into_iter().chain(9..=255) {
+    for kind in [0].into_iter().chain(12..=255) {
         assert_eq!(
             TargetFrame::decode(&[kind]),
             Err(Malformed::UnknownType(kind))
@@ -190,7 +187,7 @@ fn every_field_of_a_hello_has_its_range() {
     let too_large = (MAX_VOLUME_SIZE + 1).to_le_bytes();
     let window = (MAX_WINDOW + 1).to_le_bytes();
     let identity = (MAX_IDENTITY as u16 + 1).to_le_bytes();
-    let rows: [(usize, &[u8], &str); 12] = [
+    let rows: [(usize, &[u8], &str); 13] = [
         (1, &[9, 0, 8, 0], "range of versions"),
         (21, &too_large, "size"),
         (29, &[2], "purpose"),
@@ -200,9 +197,10 @@ fn every_field_of_a_hello_has_its_range() {
         (33, &[2], "size rule"),
         (34, &[0, 2], "mode"),
         (36, &[2], "digests"),
-        (45, &[0, 0], "window"),
-        (45, &window, "window"),
-        (47, &identity, "identity"),
+        (37, &[2], "full scan"),
+        (46, &[0, 0], "window"),
+        (46, &window, "window"),
+        (48, &identity, "identity"),
     ];
     for (at, value, field) in rows {
         assert_eq!(source_with(0, at, value), out_of_range(field), "{field}");
@@ -226,6 +224,13 @@ fn every_field_of_a_welcome_has_its_range() {
     }
     let missing_but_sized = target_with(0, 6, &[0]);
     assert_eq!(missing_but_sized, out_of_range("size of a missing file"));
+}
+
+#[test]
+fn every_field_of_the_last_word_has_its_range() {
+    assert_eq!(source_with(4, 33, &[3]), out_of_range("evidence"));
+    assert_eq!(source_with(4, 34, &[4]), out_of_range("level"));
+    assert!(source_with(4, 34, &[0]).is_ok());
 }
 
 #[test]
@@ -282,6 +287,15 @@ fn rows_stop_at_their_limit() {
             "{count} page digests"
         );
     }
+    for (count, fits) in [
+        (0, false),
+        (1, true),
+        (MAX_DOUBTED_RUNS, true),
+        (MAX_DOUBTED_RUNS + 1, false),
+    ] {
+        let bytes = [vec![7], vec![9; 16 * count]].concat();
+        assert_eq!(SourceFrame::decode(&bytes).is_ok(), fits, "{count} runs");
+    }
 }
 
 #[test]
@@ -290,6 +304,8 @@ fn totals_stay_far_from_an_overflow() {
         extents_compared: 0,
         bytes_written: value,
         bytes_verified: value,
+        bytes_read: value,
+        bytes_inherited: value,
     };
     assert!(TargetFrame::decode(&TargetFrame::Progress(all(MAX_VOLUME_SIZE)).encode()).is_ok());
     assert_eq!(

@@ -2,10 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use lockstep_merkle::{EXTENT_SIZE, ExtentIndex, Geometry, GroupSet, PageDigest, Root};
-use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_WANTS_PER_EXTENT};
+use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_WANTS_PER_EXTENT, MAX_WARNINGS};
 use lockstep_protocol::{
-    Failure, FailureKind, Hold, Plan, Purpose, Scope, Served, SourceSession, Stats, TargetFrame,
-    Terms, VerifyScope, Violation, VolumeState, Want, Welcome,
+    Doubted, Failure, FailureKind, Hold, Plan, Purpose, Scope, Served, SourceSession, Stats,
+    TargetFrame, Terms, Text, UndoNote, UndoStage, VerifyScope, Violation, VolumeState, Want,
+    Welcome,
 };
 
 const SIZE: u64 = 3 * EXTENT_SIZE as u64 + 5;
@@ -81,6 +82,14 @@ fn every_frame() -> Vec<TargetFrame> {
             state: VolumeState::Failed,
             stats: Stats::default(),
         },
+        TargetFrame::Warning(Text::new("look")),
+        TargetFrame::Undo(UndoNote {
+            stage: UndoStage::Offered,
+            kept: None,
+            until_unix_ms: 0,
+            bytes: 0,
+            why: Text::new("no room"),
+        }),
     ]
 }
 
@@ -142,17 +151,17 @@ const SCENARIOS: [Scenario; 10] = [
 /// Rows: what has happened. Columns: the frame that comes. Cells: the stage after it, `!` before
 /// those that end the session as a violation.
 const TRANSITIONS: &str = "
-                          welcome   refused   want      state     compared  progress  verified  failed
-greeting                  shipping  ended     !ended    !ended    !ended    !ended    !ended    ended
-greeting, holding         counting  ended     !ended    !ended    !ended    !ended    !ended    ended
-counting, digests to go   !ended    !ended    !ended    !ended    !ended    counting  !ended    ended
-counting                  !ended    !ended    counting  !ended    held      counting  !ended    ended
-counting, count owed      !ended    !ended    counting  !ended    !ended    counting  !ended    ended
-held                      !ended    !ended    !ended    !ended    !ended    held      !ended    ended
-shipping, digests to go   !ended    !ended    !ended    shipping  !ended    shipping  !ended    ended
-shipping                  !ended    !ended    shipping  shipping  shipping  shipping  ended     ended
-shipping, data owed       !ended    !ended    shipping  shipping  shipping  shipping  !ended    ended
-ended                     !ended    !ended    !ended    !ended    !ended    !ended    !ended    !ended
+                          welcome   refused   want      state     compared  progress  verified  failed    warning   undo
+greeting                  shipping  ended     !ended    !ended    !ended    !ended    !ended    ended     !ended    !ended
+greeting, holding         counting  ended     !ended    !ended    !ended    !ended    !ended    ended     !ended    !ended
+counting, digests to go   !ended    !ended    !ended    !ended    !ended    counting  !ended    ended     counting  counting
+counting                  !ended    !ended    counting  !ended    held      counting  !ended    ended     counting  counting
+counting, count owed      !ended    !ended    counting  !ended    !ended    counting  !ended    ended     counting  counting
+held                      !ended    !ended    !ended    !ended    !ended    held      !ended    ended     held      held
+shipping, digests to go   !ended    !ended    !ended    shipping  !ended    shipping  !ended    ended     shipping  shipping
+shipping                  !ended    !ended    shipping  shipping  shipping  shipping  ended     ended     shipping  shipping
+shipping, data owed       !ended    !ended    shipping  shipping  shipping  shipping  !ended    ended     shipping  shipping
+ended                     !ended    !ended    !ended    !ended    !ended    !ended    !ended    !ended    !ended    !ended
 ";
 
 /// The stage, as the session's own refusals name it.
@@ -196,6 +205,46 @@ fn every_frame_in_every_stage() {
     table.push(String::new());
     let table = table.join("\n");
     assert_eq!(table, TRANSITIONS, "the table is now:\n{table}");
+}
+
+#[test]
+fn a_target_warns_so_many_times_and_no_more() {
+    let warning = || TargetFrame::Warning(Text::new("look"));
+    let mut session = finished(Hold::None);
+    for _ in 0..MAX_WARNINGS {
+        let served = session.handle(warning());
+        assert_eq!(served, Ok(Served::Warning(Text::new("look"))));
+    }
+    assert!(matches!(
+        session.handle(warning()),
+        Err(Violation::OutOfTurn { .. })
+    ));
+}
+
+#[test]
+fn a_doubt_goes_out_between_the_welcome_and_the_end_and_is_answered_once() {
+    let answer = || TargetFrame::Doubted(Doubted::Stands);
+    for (name, scenario) in SCENARIOS {
+        let mut session = scenario();
+        let may = !name.starts_with("greeting") && name != "ended";
+        assert_eq!(session.may_doubt(), may, "{name}");
+        assert!(scenario().handle(answer()).is_err(), "{name}: unasked");
+        if !may {
+            continue;
+        }
+        let before = stage_of(&mut scenario());
+        session.doubted();
+        session.doubted();
+        for _ in 0..2 {
+            let served = session.handle(answer());
+            assert_eq!(served, Ok(Served::Doubted(Doubted::Stands)), "{name}");
+        }
+        assert_eq!(stage_of(&mut scenario()), before, "{name}");
+        assert!(session.handle(answer()).is_err(), "{name}: once too often");
+    }
+    let mut compares = SourceSession::new(terms(Purpose::Compare, Hold::None));
+    compares.handle(welcome(Plan::Keep)).unwrap();
+    assert!(!compares.may_doubt(), "a comparison changes no record");
 }
 
 #[test]

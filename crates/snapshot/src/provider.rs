@@ -27,6 +27,12 @@ pub trait Provider: Debug + Send + Sync {
     /// Whether it can freeze this volume, and what that would cost. Changes nothing that lasts.
     fn probe(&self, volume: &Path) -> Verdict;
 
+    /// Whether it suits files that are made where `volume` will be, as far as can be told before
+    /// there is one. Changes nothing that lasts.
+    fn suits_new_file(&self, _volume: &Path) -> bool {
+        false
+    }
+
     /// Freezes the volume. When it returns, the image is durable and nobody can change it.
     ///
     /// # Errors

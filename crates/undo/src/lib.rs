@@ -110,4 +110,4 @@ pub use record_block::MAX_DESCRIPTION_BYTES;
 pub use restore::{Restored, check, restore};
 pub use restoring::Restoring;
 pub use room::Room;
-pub use store::{Begin, Listed, MAX_LISTED, Resume, UndoStore};
+pub use store::{Begin, Listed, MAX_LISTED, Releasing, Resume, UndoStore};

@@ -69,6 +69,28 @@ pub struct Listed {
     pub record: Result<Record, Unusable>,
 }
 
+/// An undo that is being removed: nobody else has it meanwhile.
+#[derive(Debug)]
+pub struct Releasing {
+    held: Held,
+    record: Result<Record, Unusable>,
+}
+
+impl Releasing {
+    /// What is recorded, or why it cannot be believed.
+    pub fn record(&self) -> Result<&Record, &Unusable> {
+        self.record.as_ref()
+    }
+
+    /// Removes it, durably. A snapshot that the record names has to be released before.
+    ///
+    /// # Errors
+    /// As [`UndoStore::release`].
+    pub fn remove(self) -> Result<(), UndoError> {
+        self.held.remove()
+    }
+}
+
 impl UndoStore {
     /// The undos in the state directory `state_dir`, which need not exist before the first one.
     pub fn at(state_dir: &Path) -> Self {
@@ -229,6 +251,21 @@ impl UndoStore {
             return Ok(());
         }
         self.hold(&bounded_key(key))?.remove()
+    }
+
+    /// Takes the undo of a volume to remove it: what its record names is there for whoever has to
+    /// release a snapshot first. `None` if there is nothing.
+    ///
+    /// # Errors
+    /// [`UndoError::Busy`] if a run or a rollback has it.
+    pub fn take(&self, key: &str) -> Result<Option<Releasing>, UndoError> {
+        let names = Names::of(&self.folder, &bounded_key(key));
+        if !names.record.exists() && !names.log.exists() {
+            return Ok(None);
+        }
+        let held = self.lock(names)?;
+        let record = read_record(&held.names.record);
+        Ok(Some(Releasing { held, record }))
     }
 
     /// Removes an undo by its file: one whose record is damaged has no key to release it by.

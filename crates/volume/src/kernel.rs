@@ -1,11 +1,12 @@
-//! Leases, OFD locks, block-device ioctls and sync_file_range: rustix has no safe form of these.
+//! Leases, OFD locks, watches, block-device ioctls and sync_file_range: rustix has no safe form of these.
 #![expect(
     unsafe_code,
     reason = "each call is one libc or ioctl invocation, made safe by the wrapper around it"
 )]
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, Opcode, Setter, ioctl, opcode};
@@ -80,6 +81,50 @@ fn last_error() -> Errno {
     Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
+/// A queue of what happens to the file: changes, and closings of descriptors that could write
+/// (fanotify(7)). Reading it never waits.
+///
+/// It names files by handles and opens none, so that it is no obstacle to a lease, and needs no
+/// right beyond having the file open.
+pub(crate) fn watch_writers(file: &File) -> rustix::io::Result<OwnedFd> {
+    let flags =
+        libc::FAN_CLASS_NOTIF | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK | libc::FAN_REPORT_FID;
+    // SAFETY: both arguments are integers.
+    let queue = unsafe { libc::fanotify_init(flags, libc::O_RDONLY as libc::c_uint) };
+    if queue < 0 {
+        return Err(last_error());
+    }
+    // SAFETY: the call above has just made this descriptor, and nobody else has it.
+    let queue = unsafe { OwnedFd::from_raw_fd(queue) };
+    let wanted = libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE;
+    // SAFETY: both descriptors are open, and without a path the file's own stands for the object.
+    let marked = unsafe {
+        libc::fanotify_mark(
+            queue.as_raw_fd(),
+            libc::FAN_MARK_ADD,
+            wanted,
+            file.as_raw_fd(),
+            std::ptr::null(),
+        )
+    };
+    if marked < 0 {
+        return Err(last_error());
+    }
+    Ok(queue)
+}
+
+/// The clock that files' times are taken from, in nanoseconds since 1970; it moves in steps. A
+/// change that is made later gets no earlier time.
+pub(crate) fn file_clock_ns() -> Option<i128> {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `now` outlives the call, which writes one timespec.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &raw mut now) };
+    (result == 0).then(|| i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec))
+}
+
 /// Whether another open file description has a lock on some of these bytes (`F_OFD_GETLK`).
 pub(crate) fn is_ofd_locked(
     fd: BorrowedFd<'_>,
@@ -99,6 +144,19 @@ pub(crate) fn is_ofd_locked(
         return Err(last_error());
     }
     Ok(i32::from(query.l_type) != libc::F_UNLCK)
+}
+
+/// Closes what a descriptor is of, although others may be about to read through it: from now on
+/// they find the end of `/dev/null`.
+pub(crate) fn close_shared(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let nothing = std::fs::File::open("/dev/null")?;
+    // SAFETY: both descriptors are open while they are borrowed. The number stays open and its
+    // owner's, so that nobody else's file can come to have it.
+    let result = unsafe { libc::dup3(nothing.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// Bytes of a block device.

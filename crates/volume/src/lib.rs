@@ -15,6 +15,7 @@
 //! | `source`, `target/` | the two ends of a run, their guards |
 //! | `holders/` | who else uses a file or a device, for messages and as a guard |
 //! | `identity/` | what a path really is, here, on the wire, and after a reboot |
+//! | `watch` | who else wrote a file meanwhile |
 //! | `medium`, `direct`, `regions`, `zeroing`, `transfer` | the I/O itself |
 //! | `kernel`, `freeze`, `uring`, `cvs`, `mapping`, `extents`, `btrfs` | all the `unsafe` there is: calls that rustix has no safe form of |
 //!
@@ -47,6 +48,7 @@ mod target;
 mod transfer;
 mod uring;
 mod volume;
+mod watch;
 mod zeroing;
 
 pub use btrfs::{
@@ -63,6 +65,7 @@ pub use mapping::FileMapping;
 pub use open_error::{OpenError, OpenErrorKind};
 pub use place::canonical_target;
 pub use source::{Held, Hold, HoldLost, Source, open_source, open_source_with};
-pub use target::{Target, TargetPlan, TargetRequest, open_target};
+pub use target::{Stamp, Target, TargetPlan, TargetRequest, open_target};
 pub use uring::probe_uring;
 pub use volume::{IoEngine, Volume, VolumeKind};
+pub use watch::OtherWriters;

@@ -373,6 +373,16 @@ impl Source {
             let _ = kernel::release_lease(self.medium.file().as_fd());
         }
     }
+
+    /// Closes a device, which nobody can remove while it is open. Reading it fails from now on, and
+    /// it counts as changed. A file that is open can be removed, and stays as it is.
+    pub fn close_device(&self) {
+        if self.kind() == VolumeKind::BlockDevice {
+            self.medium.close_direct();
+            // Whoever removes the device is told that it is in use.
+            let _ = kernel::close_shared(self.medium.file().as_fd());
+        }
+    }
 }
 
 impl Volume for Source {

@@ -1,47 +1,47 @@
 //! What an earlier run knows of the source: the values of its pages, and which of them still hold.
 //!
-//! ```text
-//!   base snapshot + its index ─┐
-//!                              ├─ delta ─► plan ─► sample and edges are read: all as before?
-//!   new snapshot ──────────────┘                     │ yes                     │ no
-//!                                                    ▼                         ▼
-//!                              only what changed is read        alarm, no more deltas, read all
-//! ```
 //! Any doubt on the way means that everything is read; it is told, and is no failure.
 
-use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
 
-use lockstep_index::inherit::{Delta, Inheritance, SampleSeed, plan};
-use lockstep_index::{Facts, Index, IndexKey, IndexStore, Lineage, Side};
+use lockstep_index::{Facts, IndexKey, IndexStore, Lineage, Side};
 use lockstep_ledger::VolumeKey;
-use lockstep_merkle::{
-    Cv, EXTENT_SIZE, Geometry, PAGES_PER_EXTENT, PAGES_PER_GROUP, PageIndex, page_cvs,
-};
-use lockstep_protocol::{Evidence, Purpose};
+use lockstep_merkle::{ExtentIndex, Geometry, PageIndex};
+use lockstep_protocol::{Evidence, LastWord, Purpose};
 use lockstep_snapshot::Snapshot;
-use lockstep_volume::{IoFailure, Volume};
-use rayon::prelude::{ParallelIterator, ParallelSlice};
 
-use super::feed::{Feed, Finish};
+use super::feed::Feed;
 use super::frozen::{Frozen, FrozenImage};
+use super::reliance::{Document, Reliance};
+use crate::base::Base;
 use crate::clock::now;
+use crate::distrust;
 use crate::failures::sentence;
-use crate::pages::{PageTable, bytes_of};
-use crate::request::{KeepBase, Request};
+use crate::pages::PageTable;
+use crate::request::Request;
+use crate::snapshots::retire;
 
-/// Of what the base may come to pin, this part must be free for it to be kept: one in ten.
-const FREE_PART: u64 = 10;
-/// Runs of pages that are asked of the disk at once, for each thread that checks them.
-const RUNS_AT_ONCE: usize = 64;
-/// Folder of the state directory that names the volumes whose deltas are not believed any more.
-const DISTRUSTED: &str = "distrusted";
+/// A full scan as the judge of what an earlier run left: what is measured now is compared with what
+/// would have been taken over.
+pub(super) struct Audit<'a> {
+    pub(super) base: &'a Base,
+    pub(super) pages: &'a PageTable,
+    /// Called by whoever finds a difference, before the extent is told to any target.
+    pub(super) caught: &'a (dyn Fn() + Sync),
+}
 
-/// Values that need not be measured again.
-pub(super) struct Base {
-    pub(super) index: Index,
-    pub(super) inheritance: Inheritance,
+impl Audit<'_> {
+    /// Looks at an extent that was just measured.
+    pub(super) fn look(&self, geometry: Geometry, extent: ExtentIndex) {
+        let changed = self.base.inheritance.changed();
+        let mut unchanged = changed
+            .gaps_within(geometry.pages_of_extent(extent))
+            .flatten()
+            .map(PageIndex);
+        if unchanged.any(|page| self.pages.cv(page) != self.base.index.cv(page)) {
+            (self.caught)();
+        }
+    }
 }
 
 /// What was found of an earlier run.
@@ -52,6 +52,8 @@ pub(super) enum Found {
     Doubt(String),
     /// All that is needed.
     Base(Box<Base>),
+    /// The same, but everything is to be read: it is only compared with what comes of that.
+    Audit(Box<Base>),
 }
 
 /// Looks for the base of the image that this run reads.
@@ -59,9 +61,6 @@ pub(super) fn find(frozen: &Frozen, request: &Request) -> Found {
     let Some(image) = frozen.image() else {
         return Found::Nothing;
     };
-    if !request.reuse.delta {
-        return Found::Nothing;
-    }
     let store = IndexStore::at(&request.state_dir);
     let Some(volume) = volume_text(frozen.volume()) else {
         return Found::Nothing;
@@ -69,13 +68,26 @@ pub(super) fn find(frozen: &Frozen, request: &Request) -> Found {
     let Some((key, facts)) = newest(&store, &volume) else {
         return Found::Nothing;
     };
-    if facts.is_full_scan_due(request.reuse.full_scan_every, now()) {
-        return Found::Nothing;
+    let reads_everything =
+        !request.reuse.delta || facts.is_full_scan_due(request.reuse.full_scan_every, now());
+    let usable = usable(frozen, image, request, &store, &key, &facts);
+    match (usable.map(Box::new), reads_everything) {
+        (Ok(base), false) => Found::Base(base),
+        (Ok(base), true) => Found::Audit(base),
+        (Err(doubt), false) => Found::Doubt(doubt),
+        (Err(doubt), true) => {
+            tracing::debug!(doubt, "the full scan judges no earlier run");
+            Found::Nothing
+        }
     }
-    match usable(frozen, image, request, &store, &key, &facts) {
-        Ok(base) => Found::Base(Box::new(base)),
-        Err(doubt) => Found::Doubt(doubt),
-    }
+}
+
+/// Whether this run reads everything although there is a base, because that is due.
+pub(super) fn is_full_scan_due(frozen: &Frozen, request: &Request) -> bool {
+    let store = IndexStore::at(&request.state_dir);
+    let base = volume_text(frozen.volume()).and_then(|volume| newest(&store, &volume));
+    let is_due = |facts: Facts| facts.is_full_scan_due(request.reuse.full_scan_every, now());
+    frozen.image().is_some() && base.is_some_and(|(_, facts)| is_due(facts))
 }
 
 fn usable(
@@ -86,7 +98,7 @@ fn usable(
     key: &IndexKey,
     facts: &Facts,
 ) -> Result<Base, String> {
-    if let Some(why) = distrust(request, frozen.volume()) {
+    if let Some(why) = distrust::reason(&request.state_dir, frozen.volume()) {
         return Err(why);
     }
     let base: Snapshot = serde_json::from_slice(&facts.snapshot)
@@ -97,124 +109,7 @@ fn usable(
     let index = store
         .load(key, &frozen.identity().durable_text())
         .map_err(|unusable| sentence(&unusable))?;
-    let changed = provider
-        .delta(&base, &image.snapshot)
-        .map_err(|doubt| doubt.to_string())?;
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| format!("no random bytes: {error}"))?;
-    let delta = Delta {
-        base: index.geometry(),
-        now: Geometry::new(image.snapshot.size),
-        changed: changed.ranges(),
-    };
-    let inheritance = plan(delta, SampleSeed(seed)).map_err(|error| error.to_string())?;
-    Ok(Base { index, inheritance })
-}
-
-impl Base {
-    /// Reads the sample and the edges, which have to be as they were.
-    ///
-    /// # Errors
-    /// The first failure of the volume.
-    pub(super) fn holds(
-        &self,
-        volume: &dyn Volume,
-        geometry: Geometry,
-        pool: &rayon::ThreadPool,
-        bytes_read: &AtomicU64,
-    ) -> Result<bool, IoFailure> {
-        let checks: Vec<Range<u64>> = self.inheritance.checks().iter().flat_map(pieces).collect();
-        let holds = AtomicBool::new(true);
-        pool.install(|| {
-            checks.par_chunks(RUNS_AT_ONCE).try_for_each_init(
-                || vec![0; EXTENT_SIZE],
-                |buffer, checks| {
-                    self.fetch(volume, geometry, checks);
-                    for pages in checks {
-                        let range = bytes_of(geometry, pages);
-                        let bytes = &mut buffer[..(range.end - range.start) as usize];
-                        volume.read_at(range.start, bytes)?;
-                        bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                        if !self.has(geometry, pages, bytes) {
-                            holds.store(false, Ordering::Relaxed);
-                        }
-                    }
-                    Ok(())
-                },
-            )
-        })?;
-        Ok(holds.load(Ordering::Relaxed))
-    }
-
-    /// Has the disk bring what is read next, all at once, and a short changed run together with the
-    /// edges around it: it is read right after.
-    fn fetch(&self, volume: &dyn Volume, geometry: Geometry, checks: &[Range<u64>]) {
-        let [first, .., last] = checks else {
-            return;
-        };
-        for run in self.inheritance.reads().within(first.start..last.end) {
-            if run.end - run.start <= PAGES_PER_GROUP as u64 {
-                volume.will_need(bytes_of(geometry, &run));
-            }
-        }
-    }
-
-    /// Whether the pages are as they were.
-    fn has(&self, geometry: Geometry, pages: &Range<u64>, bytes: &[u8]) -> bool {
-        let mut cvs = [Cv::from_bytes([0; 32]); PAGES_PER_EXTENT];
-        let cvs = &mut cvs[..(pages.end - pages.start) as usize];
-        page_cvs(geometry, PageIndex(pages.start), bytes, cvs);
-        let mut pairs = pages.clone().map(PageIndex).zip(cvs);
-        pairs.all(|(page, cv)| self.index.cv(page) == *cv)
-    }
-}
-
-/// A run of pages in parts that a buffer of one extent holds.
-fn pieces(run: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-    let starts = run.clone().step_by(PAGES_PER_EXTENT);
-    starts.map(move |start| start..run.end.min(start + PAGES_PER_EXTENT as u64))
-}
-
-/// Stops believing deltas of this volume until somebody has looked; returns what was not possible.
-pub(super) fn distrust_from_now_on(frozen: &Frozen, request: &Request) -> Option<String> {
-    let failed = |error: &dyn std::error::Error| {
-        Some(format!(
-            "that could not be written down: {}",
-            sentence(error)
-        ))
-    };
-    let path = distrusted(request, frozen.volume())?;
-    let text = format!(
-        "a snapshot's delta of {} hid changes; remove this file to have deltas believed again\n",
-        frozen.volume().display()
-    );
-    let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-    if let Err(error) = made.and_then(|()| std::fs::write(&path, text)) {
-        return failed(&error);
-    }
-    let store = IndexStore::at(&request.state_dir);
-    let volume = volume_text(frozen.volume())?;
-    for (key, _) in of_source(&store, &volume) {
-        if let Err(error) = store.remove(&key) {
-            return failed(&error);
-        }
-    }
-    None
-}
-
-fn distrust(request: &Request, volume: &Path) -> Option<String> {
-    let path = distrusted(request, volume)?;
-    path.exists().then(|| {
-        format!(
-            "an earlier delta of this volume hid changes (remove {} to have deltas believed again)",
-            path.display()
-        )
-    })
-}
-
-fn distrusted(request: &Request, volume: &Path) -> Option<PathBuf> {
-    let name = blake3::hash(volume_text(volume)?.as_bytes()).to_hex();
-    Some(request.state_dir.join(DISTRUSTED).join(&name[..32]))
+    Base::by_delta(provider, index, &base, &image.snapshot)
 }
 
 /// Where a run keeps the values of the pages: they make the index of an image, and save reading what a
@@ -252,7 +147,7 @@ pub(super) fn settle(
     };
     let finish = (known.feed.finished()).filter(|finish| finish.evidence != Evidence::None);
     let kept = match finish {
-        Some(finish) if is_wanted && keeps(request, image) => {
+        Some(finish) if is_wanted && image.can_be_a_base() && keeps(request, image) => {
             save(frozen, image, request, finish, known)
         }
         _ => Ok(false),
@@ -269,13 +164,7 @@ pub(super) fn settle(
 }
 
 fn keeps(request: &Request, image: &FrozenImage) -> bool {
-    let space = image.space;
-    let wanted = match request.reuse.keep_base {
-        KeepBase::Never => false,
-        KeepBase::AtMost(bytes) => space.at_risk <= bytes,
-        KeepBase::WhileThereIsRoom => space.free >= space.at_risk / FREE_PART,
-    };
-    wanted && request.purpose == Purpose::Sync
+    request.reuse.keep_base.has_room(image.space) && request.purpose == Purpose::Sync
 }
 
 /// Writes the index, then lets go of older bases: a crash between leaves one too many, which the
@@ -284,7 +173,7 @@ fn save(
     frozen: &Frozen,
     image: &FrozenImage,
     request: &Request,
-    finish: Finish,
+    finish: LastWord,
     known: &Measured<'_>,
 ) -> Result<bool, String> {
     let Some(pages) = known.pages.as_ref().map_err(Clone::clone)? else {
@@ -314,22 +203,14 @@ fn save(
         .save(&key, &facts, pages.cvs())
         .map_err(|error| sentence(&error))?;
     for (key, facts) in older {
-        retire(image, &store, &key, &facts);
+        retire(image.registry(), &store, &key, &facts);
+    }
+    if known.base.is_none() {
+        let reliance = Reliance::of(&request.state_dir, &volume);
+        let ended = reliance.change(Document::chain_ended);
+        ended.map_err(|error| sentence(&error))?;
     }
     Ok(true)
-}
-
-/// The index goes after its snapshot, so that what is interrupted here is found by the next run.
-fn retire(image: &FrozenImage, store: &IndexStore, key: &IndexKey, facts: &Facts) {
-    if let Ok(snapshot) = serde_json::from_slice::<Snapshot>(&facts.snapshot)
-        && let Err(error) = image.release(&snapshot)
-    {
-        tracing::warn!("{} stays: {}", snapshot.name, sentence(&error));
-        return;
-    }
-    if let Err(error) = store.remove(key) {
-        tracing::warn!("an old index stays: {}", sentence(&error));
-    }
 }
 
 fn newest(store: &IndexStore, volume: &str) -> Option<(IndexKey, Facts)> {
@@ -350,7 +231,7 @@ fn of_source(store: &IndexStore, volume: &str) -> Vec<(IndexKey, Facts)> {
         .collect()
 }
 
-fn volume_text(volume: &Path) -> Option<String> {
+pub(super) fn volume_text(volume: &Path) -> Option<String> {
     VolumeKey::from_path(volume)
         .ok()
         .map(|key| key.as_str().to_owned())

@@ -7,10 +7,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use lockstep_merkle::{EXTENT_SIZE, GroupIndex, PageSeed};
-use lockstep_protocol::limits::MAX_WINDOW;
+use lockstep_protocol::limits::{MAX_DOUBTED_RUNS, MAX_WINDOW};
 use lockstep_protocol::{
-    Failure, FailureKind, Hello, Hold, Plan, Purpose, Scope, Served, SourceFrame, SourceSession,
-    Stats, TargetFrame, Terms, VolumeState, Want, Welcome,
+    Doubted, Failure, FailureKind, Hello, Hold, Plan, Purpose, Scope, Served, SourceFrame,
+    SourceSession, Stats, TargetFrame, Terms, UndoNote, UndoStage, VolumeState, Want, Welcome,
 };
 use lockstep_transport::{Link, LinkError, LinkSender, Via};
 use lockstep_volume::{BufferPool, Volume};
@@ -20,6 +20,7 @@ use super::ship::{Digests, Lacking, Packer, Reader, Shipment};
 use super::target::{End, News, Target};
 use super::throttle::Throttle;
 use crate::failures::{link_broke, volume_failed};
+use crate::guard::guarded;
 use crate::limits::{LAST_WORD_TIMEOUT, LINK_POLL, POLL, WELCOME_TIMEOUT};
 use crate::monitor::{Monitor, Notice, Phase};
 use crate::pages::PageTable;
@@ -43,7 +44,8 @@ pub(crate) struct Common<'a> {
 
 /// Drives one target to its end; never panics on what it does.
 pub(crate) fn drive(common: &Common<'_>, target: &Target, connect: Box<dyn Connect>) {
-    let end = reach(common, target, connect);
+    let end = guarded(|| reach(common, target, connect))
+        .unwrap_or_else(|failure| End::Failed(failure, target.supposed_state()));
     if let End::Failed(failure, _) = &end {
         common.monitor.notice(Notice::Error {
             target: Some(target.index),
@@ -107,11 +109,11 @@ fn converse(common: &Common<'_>, target: &Target, link: &Link) -> End {
         failure: Mutex::new(None),
     };
     std::thread::scope(|scope| {
-        scope.spawn(|| lane.feed());
+        scope.spawn(|| lane.guard(|| lane.feed()));
         for _ in 0..common.lanes {
             let orders = orders.clone();
             let lane = &lane;
-            scope.spawn(move || lane.ship(&orders));
+            scope.spawn(move || lane.guard(|| lane.ship(&orders)));
         }
         let end = lane.listen(link, &wants);
         lane.quit.store(true, Ordering::SeqCst);
@@ -163,6 +165,13 @@ impl Lane<'_> {
         slot.get_or_insert(failure);
     }
 
+    /// Does the part of one thread; a panic ends the session.
+    fn guard(&self, part: impl FnOnce()) {
+        if let Err(failure) = guarded(part) {
+            self.fail(failure);
+        }
+    }
+
     fn failed(&self) -> Option<Failure> {
         self.failure
             .lock()
@@ -197,6 +206,9 @@ impl Lane<'_> {
     /// What follows what the target has been told until now.
     fn next_frame(&self, seen: &mut u64, found: &Found) -> Option<SourceFrame> {
         let mut session = self.session();
+        if let Some(doubt) = self.next_doubt(&mut session) {
+            return Some(doubt);
+        }
         if let Some(range) = session.next_digests(found.groups) {
             *seen = range.end;
             let cvs = range
@@ -212,10 +224,24 @@ impl Lane<'_> {
         if !session.is_held() {
             self.target.may_settle.store(true, Ordering::SeqCst);
         }
-        Some(SourceFrame::Done {
-            root: finish.root,
-            evidence: finish.evidence,
-        })
+        Some(SourceFrame::Done(finish))
+    }
+
+    /// Before everything else, the runs whose word does not count any more.
+    fn next_doubt(&self, session: &mut SourceSession) -> Option<SourceFrame> {
+        if !session.may_doubt() {
+            return None;
+        }
+        let told = self.target.doubts_told.load(Ordering::SeqCst);
+        let mut runs = self.common.feed.doubts_beyond(told);
+        runs.truncate(MAX_DOUBTED_RUNS);
+        if runs.is_empty() {
+            return None;
+        }
+        session.doubted();
+        self.target.facts().doubts_unanswered += 1;
+        (self.target.doubts_told).store(told + runs.len(), Ordering::SeqCst);
+        Some(SourceFrame::Doubt { runs })
     }
 
     fn ship(&self, orders: &Receiver<Order>) {
@@ -389,6 +415,14 @@ impl Lane<'_> {
                 Some(End::Failed(failure.clone(), state))
             }
             Served::Refused { .. } => Some(End::Failed(failure.clone(), VolumeState::Unknown)),
+            Served::Undo(note) => {
+                self.noted(note);
+                None
+            }
+            Served::Doubted(doubted) => {
+                self.doubted(doubted);
+                None
+            }
             _ => None,
         }
     }
@@ -411,7 +445,13 @@ impl Lane<'_> {
             Served::Count(want) => self.queue(wants, Order::counting(want)),
             Served::Ship { want, first } => self.queue(wants, Order::shipping(want, first)),
             Served::State(state) => self.changed(state),
+            Served::Doubted(doubted) => self.doubted(doubted),
             Served::Progress(stats) => self.target.facts().stats = stats,
+            Served::Warning(message) => self.common.monitor.notice(Notice::Warning {
+                target: Some(self.target.index),
+                message: message.as_str().to_owned(),
+            }),
+            Served::Undo(note) => self.noted(note),
             Served::Compared(stats) => return self.compared(stats),
             Served::Verified { state, stats } => {
                 self.target.facts().stats = stats;
@@ -475,6 +515,18 @@ impl Lane<'_> {
         }
     }
 
+    /// The target has taken back what a doubted run said of it, or never had it.
+    fn doubted(&self, doubted: Doubted) {
+        self.target.facts().doubts_unanswered -= 1;
+        if doubted == Doubted::Downgraded {
+            self.changed(VolumeState::Inconsistent);
+            self.common.monitor.notice(Notice::Warning {
+                target: Some(self.target.index),
+                message: "its record said `consistent` on the word of a delta that hid changes: it is `inconsistent` until it is proved anew".to_owned(),
+            });
+        }
+    }
+
     fn compared(&self, stats: Stats) -> Option<End> {
         let common = self.common;
         let compares = common.terms.purpose == Purpose::Compare;
@@ -493,6 +545,17 @@ impl Lane<'_> {
             tell(common, News::Held);
         }
         None
+    }
+
+    /// What the target keeps; that it keeps nothing any more is said once.
+    fn noted(&self, note: UndoNote) {
+        if note.stage == UndoStage::Begun && note.kept.is_none() && !note.why.as_str().is_empty() {
+            self.common.monitor.notice(Notice::Warning {
+                target: Some(self.target.index),
+                message: format!("what is overwritten is not kept: {}", note.why.as_str()),
+            });
+        }
+        self.target.facts().undo = Some(note);
     }
 
     fn tell_difference(&self) {

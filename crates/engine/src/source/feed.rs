@@ -5,15 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lockstep_merkle::{Cv, CvTable, ExtentIndex, Geometry, GroupIndex, Root};
-use lockstep_protocol::{Evidence, Failure};
-
-/// The source's last word: its root, and what it can say for it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Finish {
-    pub(crate) root: Root,
-    pub(crate) evidence: Evidence,
-}
+use lockstep_merkle::{Cv, CvTable, ExtentIndex, Geometry, GroupIndex};
+use lockstep_protocol::{Failure, LastWord};
 
 /// What a follower finds when it looks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,7 +14,7 @@ pub(crate) struct Found {
     /// Groups below this are hashed.
     pub(crate) groups: u64,
     /// Set once all are hashed and the source was checked.
-    pub(crate) finish: Option<Finish>,
+    pub(crate) finish: Option<LastWord>,
 }
 
 #[derive(Default)]
@@ -29,7 +22,7 @@ struct Inner {
     frontier: u64,
     ahead: BTreeSet<u64>,
     released: bool,
-    finish: Option<Finish>,
+    finish: Option<LastWord>,
 }
 
 /// The growing tree of the source, and the word that ends the run.
@@ -40,6 +33,7 @@ pub(crate) struct Feed {
     grown: Condvar,
     over: AtomicBool,
     abort: Mutex<Option<Failure>>,
+    doubts: Mutex<Vec<[u8; 16]>>,
     pub(crate) bytes_read: AtomicU64,
     pub(crate) bytes_scanned: AtomicU64,
     /// Of those, what was taken over from an earlier run.
@@ -55,6 +49,7 @@ impl Feed {
             grown: Condvar::new(),
             over: AtomicBool::new(false),
             abort: Mutex::new(None),
+            doubts: Mutex::default(),
             bytes_read: AtomicU64::new(0),
             bytes_scanned: AtomicU64::new(0),
             bytes_inherited: AtomicU64::new(0),
@@ -89,8 +84,27 @@ impl Feed {
         self.grown.notify_all();
     }
 
+    /// What these runs proved is not believed any more; the targets are told before anything else,
+    /// and before the last word if this comes before [`Feed::finish`].
+    pub(crate) fn doubt(&self, runs: &[[u8; 16]]) {
+        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        for run in runs {
+            if !doubts.contains(run) {
+                doubts.push(*run);
+            }
+        }
+        drop(doubts);
+        self.grown.notify_all();
+    }
+
+    /// The doubted runs but the first so many.
+    pub(crate) fn doubts_beyond(&self, told: usize) -> Vec<[u8; 16]> {
+        let doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        doubts.get(told..).unwrap_or_default().to_vec()
+    }
+
     /// Everything is hashed.
-    pub(crate) fn finish(&self, finish: Finish) {
+    pub(crate) fn finish(&self, finish: LastWord) {
         self.lock().finish = Some(finish);
         self.grown.notify_all();
     }
@@ -120,7 +134,7 @@ impl Feed {
             .clone()
     }
 
-    pub(crate) fn finished(&self) -> Option<Finish> {
+    pub(crate) fn finished(&self) -> Option<LastWord> {
         self.lock().finish
     }
 

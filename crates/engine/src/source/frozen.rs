@@ -2,20 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use lockstep_index::IndexStore;
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_quiesce::Level;
-use lockstep_snapshot::{
-    Choice, Health, Provider, Registry, Snapshot, SnapshotError, SnapshotName, Space, Verdict,
-    VolumeName, cautions, choose,
-};
+use lockstep_snapshot::{Health, Provider, Registry, Snapshot, SnapshotError, Space, Told};
 use lockstep_volume::{Held, Hold, HoldLost, Identity, OpenError, Source, open_source_with};
 
-use super::still;
 use crate::failures::{sentence, source_unopened, unfrozen_source};
 use crate::monitor::{Monitor, Notice};
 use crate::request::{Request, SnapshotChoice};
-use crate::snapshots::{bases, is_read};
+use crate::together::{
+    Member, NotSelected, Selected, Surroundings, Together, select, take, thaw_orphans,
+};
 
 /// What a run reads, and what the volume is that it stands for.
 pub(super) struct Frozen {
@@ -35,12 +32,13 @@ pub(super) struct FrozenImage {
     registry: Registry,
     pub(super) snapshot: Snapshot,
     pub(super) space: Space,
+    told: Told,
 }
 
 impl Frozen {
     /// Freezes, or holds, the source the way the request wants it. `run` names the snapshot.
     pub(super) fn open(request: &Request, run: &str) -> Result<Frozen, Failure> {
-        let thawed = still::thaw_orphans(request);
+        let thawed = thaw_orphans(&request.state_dir);
         let mut frozen = Frozen::as_asked(request, run)?;
         frozen.warnings.extend(thawed);
         if frozen.image.is_none() && !request.stillness.is_none() {
@@ -59,11 +57,7 @@ impl Frozen {
             SnapshotChoice::None => Frozen::live(request, Hold::None),
             SnapshotChoice::Exclusive => Frozen::live(request, Hold::Exclusive),
             SnapshotChoice::Auto => Frozen::best(request, run),
-            SnapshotChoice::Provider(name) => Frozen::by(request, run, Registry::system(), name),
-            SnapshotChoice::Program(program) => {
-                let registry = Registry::with_program(program.clone(), Vec::new());
-                Frozen::by(request, run, registry, "exec")
-            }
+            SnapshotChoice::Provider(_) | SnapshotChoice::Program(_) => Frozen::by(request, run),
         }
     }
 
@@ -90,25 +84,19 @@ impl Frozen {
     /// The best image that is sound, or the volume held still where there is none.
     fn best(request: &Request, run: &str) -> Result<Frozen, Failure> {
         let live = open_live(request, Hold::None).map_err(|error| unheld(&error))?;
-        let registry = Registry::system();
-        let choice = choose(live.path(), &registry);
-        let Some(chosen) = &choice.chosen else {
-            drop(live);
-            return Frozen::held(request, &choice, Vec::new());
+        let selected = match select(live.path(), &request.snapshot) {
+            Ok(selected) => selected,
+            Err(NotSelected::NoneSuits(why)) => {
+                drop(live);
+                return Frozen::held(request, &why, Vec::new());
+            }
+            Err(NotSelected::Refused(failure)) => return Err(failure),
         };
-        let provider = chosen.provider;
-        let mut warnings: Vec<String> = chosen.cautions.iter().map(ToString::to_string).collect();
-        match freeze(
-            request,
-            registry,
-            provider,
-            chosen.fitness.space,
-            &live,
-            run,
-        ) {
+        let (name, why) = (selected.name, selected.why.clone());
+        let mut warnings = selected.cautions.clone();
+        match freeze(request, selected, &live, run) {
             Ok(frozen) => Ok(Frozen {
-                detail: format!("{}, by {provider}{}", frozen.detail, rejected(&choice)),
-                warnings,
+                detail: format!("{}, by {name}{why}", frozen.detail),
                 ..frozen
             }),
             // Whoever asked for stillness does not want something else instead.
@@ -119,14 +107,13 @@ impl Frozen {
                     failure.message
                 ));
                 drop(live);
-                Frozen::held(request, &choice, warnings)
+                Frozen::held(request, &why, warnings)
             }
         }
     }
 
     /// The volume itself, as no provider suits it.
-    fn held(request: &Request, choice: &Choice, warnings: Vec<String>) -> Result<Frozen, Failure> {
-        let why = rejected(choice);
+    fn held(request: &Request, why: &str, warnings: Vec<String>) -> Result<Frozen, Failure> {
         let frozen = Frozen::live(request, Hold::Exclusive).map_err(|failure| Failure {
             message: format!("{}; and no snapshot can be made{why}", failure.message),
             ..failure
@@ -138,29 +125,13 @@ impl Frozen {
         })
     }
 
-    /// An image by one provider, or none at all.
-    fn by(request: &Request, run: &str, registry: Registry, name: &str) -> Result<Frozen, Failure> {
+    /// An image by the provider that was asked for, or none at all.
+    fn by(request: &Request, run: &str) -> Result<Frozen, Failure> {
         let live = open_live(request, Hold::None).map_err(|error| unheld(&error))?;
-        let verdict = registry
-            .named(name)
-            .map(|provider| provider.probe(live.path()));
-        let fitness = match verdict {
-            Some(Verdict::Fit(fitness)) => fitness,
-            Some(Verdict::Unfit { why }) => {
-                let path = live.path().display();
-                let message = format!("source: {name} cannot snapshot {path}: {why}");
-                return Err(Failure::new(FailureKind::Preflight, message)
-                    .hint("choose another way with --snapshot; auto takes the best there is"));
-            }
-            None => {
-                let message = format!("there is no snapshot provider named {name}");
-                return Err(Failure::new(FailureKind::Usage, message));
-            }
-        };
-        let name = registry.named(name).map_or("", Provider::name);
-        let warnings = cautions(&fitness).iter().map(ToString::to_string).collect();
-        let frozen = freeze(request, registry, name, fitness.space, &live, run)?;
-        Ok(Frozen { warnings, ..frozen })
+        match select(live.path(), &request.snapshot) {
+            Ok(selected) => freeze(request, selected, &live, run),
+            Err(not) => Err(not.refused(live.path())),
+        }
     }
 
     /// The volume's identity, not the image's.
@@ -246,14 +217,27 @@ impl Frozen {
         };
         // Our own lease would keep the provider from giving the space back at once.
         self.source.release_hold();
+        // And no image that is a device can be removed while it is open.
+        self.source.close_device();
         image.release(&image.snapshot)
     }
 }
 
 impl FrozenImage {
+    /// Whether the next run could learn from it what has changed: else it would only cost the
+    /// volume's writers time and space.
+    pub(super) fn can_be_a_base(&self) -> bool {
+        self.told == Told::Changes
+    }
+
     /// The provider that made it.
     pub(super) fn provider(&self) -> Option<&dyn Provider> {
         self.registry.named(&self.snapshot.provider)
+    }
+
+    /// The providers that it came from.
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// Releases a snapshot of the same volume, whoever made it.
@@ -262,19 +246,6 @@ impl FrozenImage {
             Some(provider) => provider.release(snapshot),
             None => Ok(()),
         }
-    }
-}
-
-/// Why not the other providers, in parentheses.
-fn rejected(choice: &Choice) -> String {
-    let why: Vec<String> = choice
-        .others
-        .iter()
-        .map(|other| format!("{}: {}", other.provider, other.why))
-        .collect();
-    match why.is_empty() {
-        true => String::new(),
-        false => format!(" (not {})", why.join("; not ")),
     }
 }
 
@@ -290,85 +261,70 @@ fn unheld(error: &OpenError) -> Failure {
     failure
 }
 
-/// Cleans up after runs that were killed, then makes the image and opens it.
+/// Makes the image, and opens it.
 fn freeze(
     request: &Request,
-    registry: Registry,
-    provider: &'static str,
-    space: Space,
+    selected: Selected,
     live: &Source,
     run: &str,
 ) -> Result<Frozen, Failure> {
-    let unfit = |why: String| SnapshotError::Unfit {
-        provider,
-        volume: live.path().to_path_buf(),
-        why,
-    };
-    let maker = registry
-        .named(provider)
-        .ok_or_else(|| unfrozen_source(&unfit("it is not known".to_owned())))?;
-    let volume = VolumeName::of_path(live.path());
-    let name = SnapshotName::new(&volume, run)
-        .map_err(|error| unfrozen_source(&unfit(error.to_string())))?;
-    recover(request, maker, live.path(), &volume);
     // Whoever writes the volume is not to wait for the lease that came with opening it.
     live.release_hold();
-    let (snapshot, level) = still::snapshot(request, maker, live.path(), &name)?;
-    let opened = maker.open(&snapshot).and_then(|image| {
-        open_source_with(&image.path, Hold::None, request.io)
-            .map_err(|error| unfit(sentence(&error)))
-    });
-    let source = match opened {
+    let member = Member {
+        path: live.path(),
+        selected: &selected,
+    };
+    let surroundings = Surroundings {
+        stillness: &request.stillness,
+        state_dir: &request.state_dir,
+        watchdog: Together::own_watchdog(),
+    };
+    let mut taken = take(&[member], &surroundings, run)?;
+    let snapshot = taken
+        .snapshots
+        .pop()
+        .ok_or_else(|| Failure::new(FailureKind::Internal, "no snapshot was made"))?;
+    let source = match open_image(request, &selected, &snapshot, live.path()) {
         Ok(source) => source,
         Err(error) => {
             // The first failure is the one to report; the next run finds what stays.
-            let _ = maker.release(&snapshot);
+            let _ = selected
+                .provider()
+                .and_then(|maker| maker.release(&snapshot));
             return Err(unfrozen_source(&error));
         }
+    };
+    let frozen_for = match taken.pause.is_zero() {
+        true => String::new(),
+        false => format!(", writers held up for {} ms", taken.pause.as_millis()),
     };
     Ok(Frozen {
         identity: live.identity().clone(),
         mode_bits: live.mode_bits(),
         volume: live.path().to_path_buf(),
         source,
-        detail: format!("snapshot {name}"),
-        warnings: Vec::new(),
-        level: Some(level),
+        detail: format!("snapshot {}{frozen_for}", snapshot.name),
+        warnings: selected.cautions,
+        level: Some(taken.level),
         image: Some(FrozenImage {
-            registry,
+            registry: selected.registry,
             snapshot,
-            space,
+            space: selected.space,
+            told: selected.told,
         }),
     })
 }
 
-/// Releases what killed runs left: images that nobody reads and that no index names.
-fn recover(request: &Request, provider: &dyn Provider, volume: &Path, name: &VolumeName) {
-    let found = match provider.recover(volume, name) {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::warn!(
-                "earlier snapshots were not looked for: {}",
-                sentence(&error)
-            );
-            return;
-        }
-    };
-    let bases = match bases(&IndexStore::at(&request.state_dir)) {
-        Ok(bases) => bases,
-        Err(failure) => {
-            tracing::warn!("earlier snapshots are left alone: {}", failure.message);
-            return;
-        }
-    };
-    for snapshot in found.whole {
-        let is_base = bases.iter().any(|(_, base)| base.name == snapshot.name);
-        if is_base || is_read(provider, &snapshot) {
-            continue;
-        }
-        match provider.release(&snapshot) {
-            Ok(()) => tracing::info!("released {}, which a run left behind", snapshot.name),
-            Err(error) => tracing::warn!("{} stays: {}", snapshot.name, sentence(&error)),
-        }
-    }
+fn open_image(
+    request: &Request,
+    selected: &Selected,
+    snapshot: &Snapshot,
+    volume: &Path,
+) -> Result<Source, SnapshotError> {
+    let image = selected.provider()?.open(snapshot)?;
+    open_source_with(&image.path, Hold::None, request.io).map_err(|error| SnapshotError::Unfit {
+        provider: selected.name,
+        volume: volume.to_path_buf(),
+        why: sentence(&error),
+    })
 }

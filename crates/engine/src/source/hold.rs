@@ -3,15 +3,17 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lockstep_merkle::GroupIndex;
-use lockstep_protocol::{Evidence, Failure, FailureKind, Purpose};
+use lockstep_protocol::{Evidence, Failure, FailureKind, LastWord, Purpose};
 use lockstep_snapshot::Health;
 use lockstep_volume::{HoldLost, Source, VolumeKind};
 
-use super::base::Base;
-use super::feed::{Feed, Finish};
+use super::base::Audit;
+use super::feed::Feed;
 use super::frozen::Frozen;
+use crate::base::Base;
 use crate::failures::{sentence, volume_failed};
 use crate::hash::fold_table;
+use crate::level;
 use crate::pages::PageTable;
 use crate::request::{Request, SnapshotChoice};
 use crate::scan::{Known, Scan, ScanFrom};
@@ -59,8 +61,9 @@ pub(super) fn scan(
     feed: &Feed,
     pages: Option<&PageTable>,
     base: Option<&Base>,
+    audit: Option<&Audit<'_>>,
     pool: &rayon::ThreadPool,
-) -> Result<Option<Finish>, Failure> {
+) -> Result<Option<LastWord>, Failure> {
     let scan = Scan {
         volume: &frozen.source,
         geometry: feed.geometry(),
@@ -74,6 +77,9 @@ pub(super) fn scan(
         }),
     };
     scan.run(pool, &|| feed.is_over(), &|extent, cvs| {
+        if let Some(audit) = audit {
+            audit.look(feed.geometry(), extent);
+        }
         feed.scanned(extent, cvs);
     })
     .map_err(|error| volume_failed(&error))?;
@@ -86,7 +92,11 @@ pub(super) fn scan(
         (true, None) => Evidence::Full,
         (true, Some(_)) => Evidence::Delta,
     };
-    Ok(Some(Finish { root, evidence }))
+    Ok(Some(LastWord {
+        root,
+        evidence,
+        level: frozen.level().map(level::told),
+    }))
 }
 
 /// Whether the bytes that were hashed are those of one instant.

@@ -1,14 +1,15 @@
 //! The source's part of a run: one scan, any number of targets.
 
 mod base;
+mod caught;
 mod consent;
 mod drive;
 mod feed;
 mod frozen;
 mod hold;
+mod reliance;
 mod room;
 mod ship;
-mod still;
 mod summary;
 mod target;
 mod throttle;
@@ -26,7 +27,8 @@ use lockstep_protocol::{
 use lockstep_snapshot::Health;
 use lockstep_volume::{Identity, MappedCvs, Source, Volume};
 
-use self::base::{Base, Found};
+use self::base::{Audit, Found};
+use self::caught::Reliants;
 use self::drive::Common;
 use self::feed::Feed;
 use self::frozen::Frozen;
@@ -34,8 +36,11 @@ use self::room::{Room, RoomWatch};
 use self::summary::{Ending, outcome, unopened};
 use self::target::{News, Target};
 use self::throttle::Throttle;
+use crate::base::Base;
 use crate::cancel::{Cancel, Cause};
+use crate::doubt::run_name;
 use crate::failures::{sentence, volume_failed};
+use crate::guard::guarded;
 use crate::hash::hashing_pool;
 use crate::limits::{
     BARRIER_TIMEOUT, MAX_LANE_THREADS, MAX_THREADS, MIN_MEMORY, MIN_TARGET_BUFFERS, POLL,
@@ -45,6 +50,7 @@ use crate::monitor::{Monitor, Notice, Phase, TargetProgress};
 use crate::outcome::Outcome;
 use crate::pages::PageTable;
 use crate::request::{Consent, Request};
+use crate::undo::UndoMode;
 
 /// Runs a request to its end.
 ///
@@ -56,7 +62,7 @@ pub fn run(request: Request, monitor: Arc<dyn Monitor>, cancel: Arc<Cancel>) -> 
         Ok(name) => name,
         Err(failure) => return unopened(&request, String::new(), failure, started),
     };
-    let opened = Frozen::open(&request, &hex(&name)).and_then(|frozen| {
+    let opened = Frozen::open(&request, &run_name(&name)).and_then(|frozen| {
         let feed = new_feed(&request, &frozen.source).inspect_err(|_| {
             // The failure to report is this one; the next run releases what stays.
             let _ = frozen.release();
@@ -72,7 +78,7 @@ pub fn run(request: Request, monitor: Arc<dyn Monitor>, cancel: Arc<Cancel>) -> 
                 target: None,
                 failure: failure.clone(),
             });
-            unopened(&request, hex(&name), failure, started)
+            unopened(&request, run_name(&name), failure, started)
         }
     }
 }
@@ -85,10 +91,6 @@ fn random<const N: usize>() -> Result<[u8; N], Failure> {
     Ok(bytes)
 }
 
-fn hex(name: &[u8]) -> String {
-    name.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn new_feed(request: &Request, source: &Source) -> Result<Feed, Failure> {
     let geometry = Geometry::new(source.size());
     let tree = MappedCvs::new(geometry.group_count(), &request.scratch).map_err(|error| {
@@ -96,6 +98,16 @@ fn new_feed(request: &Request, source: &Source) -> Result<Feed, Failure> {
             .hint("give a folder with free space with --state-dir")
     })?;
     Ok(Feed::new(geometry, Box::new(tree)))
+}
+
+/// What becomes of an earlier run's values.
+enum Used<'a> {
+    /// There are none.
+    Nothing,
+    /// What did not change is taken over.
+    Inherited(&'a Base),
+    /// Everything is read, and they are compared with it.
+    Judged(Box<Base>),
 }
 
 /// One run, from the opened source to its outcome.
@@ -111,6 +123,8 @@ struct Run<'a> {
     /// The values of the pages, or why they cannot be kept.
     pages: Result<Option<PageTable>, String>,
     base: OnceLock<Box<Base>>,
+    /// Who rests on earlier deltas of this source.
+    reliants: Reliants,
 }
 
 impl<'a> Run<'a> {
@@ -125,6 +139,7 @@ impl<'a> Run<'a> {
     ) -> Run<'a> {
         let targets = (0..request.targets.len()).map(Target::new).collect();
         let pages = base::page_table(&request, frozen, feed.geometry());
+        let reliants = Reliants::of(&request, frozen.volume());
         Run {
             request,
             frozen,
@@ -136,12 +151,13 @@ impl<'a> Run<'a> {
             targets,
             pages,
             base: OnceLock::new(),
+            reliants,
         }
     }
 
     fn go(mut self) -> Outcome {
         self.monitor.notice(Notice::Started {
-            run: hex(&self.name),
+            run: run_name(&self.name),
             size: self.frozen.source.size(),
         });
         (self.frozen).announce(&self.request.snapshot, self.monitor);
@@ -149,9 +165,10 @@ impl<'a> Run<'a> {
             Ok(hello) => hello,
             Err(failure) => {
                 self.settle(false);
-                return unopened(&self.request, hex(&self.name), failure, self.started);
+                return unopened(&self.request, run_name(&self.name), failure, self.started);
             }
         };
+        self.tell_of_earlier_doubts();
         let specs = std::mem::take(&mut self.request.targets);
         let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
         let throttle = Throttle::new(self.request.limit_rate);
@@ -163,7 +180,11 @@ impl<'a> Run<'a> {
                 let common = &common;
                 scope.spawn(move || drive::drive(common, target, spec.connect));
             }
-            scope.spawn(|| this.scan());
+            scope.spawn(|| {
+                if let Err(failure) = guarded(|| this.scan()) {
+                    this.abort(failure);
+                }
+            });
             this.attend(&heard, &names);
         });
         drop(common);
@@ -217,8 +238,9 @@ impl<'a> Run<'a> {
             },
             verify: request.verify,
             hold: match request.consent {
-                Consent::Given => Hold::None,
-                Consent::Ask(_) | Consent::Refused => Hold::UntilProceed,
+                // Whether there is room for the undo is known once all is compared.
+                Consent::Given if request.undo.mode != UndoMode::Require => Hold::None,
+                _ => Hold::UntilProceed,
             },
             window: WINDOW,
         }
@@ -242,6 +264,7 @@ impl<'a> Run<'a> {
                 Some(_) => DigestKind::Chained,
                 None => DigestKind::Seeded,
             },
+            full_scan: base::is_full_scan_due(self.frozen, &self.request),
             seed: u64::from_le_bytes(seed),
             window: terms.window,
             identity: self.frozen.identity().to_bytes(),
@@ -256,18 +279,28 @@ impl<'a> Run<'a> {
             Ok(pool) => pool,
             Err(failure) => return self.abort(failure),
         };
-        let base = match self.base(&pool) {
-            Ok(base) => base,
+        let (base, judged) = match self.base(&pool) {
+            Ok(Used::Nothing) => (None, None),
+            Ok(Used::Inherited(base)) => (Some(base), None),
+            Ok(Used::Judged(base)) => (None, Some(base)),
             Err(failure) => return self.abort(failure),
         };
+        let caught = || self.caught();
+        let audit = (judged.as_deref().zip(self.pages())).map(|(base, pages)| Audit {
+            base,
+            pages,
+            caught: &caught,
+        });
         match hold::scan(
             &self.request,
             self.frozen,
             self.feed,
             self.pages(),
             base,
+            audit.as_ref(),
             &pool,
         ) {
+            Ok(Some(_)) if self.is_doubted_meanwhile() => self.abort(caught::doubted_meanwhile()),
             Ok(Some(finish)) => {
                 self.monitor.notice(Notice::Hashed {
                     root: finish.root,
@@ -282,27 +315,30 @@ impl<'a> Run<'a> {
     }
 
     /// What an earlier run left, once its word was tested.
-    fn base(&self, pool: &rayon::ThreadPool) -> Result<Option<&Base>, Failure> {
+    fn base(&self, pool: &rayon::ThreadPool) -> Result<Used<'_>, Failure> {
         let base = match base::find(self.frozen, &self.request) {
-            Found::Nothing => return Ok(None),
+            Found::Nothing => return Ok(Used::Nothing),
             Found::Doubt(doubt) => {
                 self.warn(format!("everything is read: {doubt}"));
-                return Ok(None);
+                return Ok(Used::Nothing);
             }
+            Found::Audit(base) => return Ok(Used::Judged(base)),
             Found::Base(base) => base,
         };
         let (volume, geometry) = (&self.frozen.source, self.feed.geometry());
         let holds = base
             .holds(volume, geometry, pool, &self.feed.bytes_read)
             .map_err(|error| volume_failed(&error))?;
-        if holds {
-            return Ok(Some(self.base.get_or_init(|| base)));
+        if !holds {
+            self.caught();
+            return Ok(Used::Nothing);
         }
-        self.warn("ALARM: what the snapshot's delta calls unchanged is not; targets that rest on its earlier word may differ from the source: sync or verify each of them. Everything is read now, and from now on".to_owned());
-        if let Some(trouble) = base::distrust_from_now_on(self.frozen, &self.request) {
-            self.warn(trouble);
+        // Before any target can be marked by it.
+        if let Err(why) = self.write_down_who_rests() {
+            self.warn(format!("everything is read: {why}"));
+            return Ok(Used::Judged(base));
         }
-        Ok(None)
+        Ok(Used::Inherited(self.base.get_or_init(|| base)))
     }
 
     /// Leaves the snapshot as the next run's base, or releases it.
@@ -317,6 +353,7 @@ impl<'a> Run<'a> {
         for trouble in troubles {
             self.warn(trouble);
         }
+        self.settle_doubts();
     }
 
     fn warn(&self, message: String) {
@@ -486,7 +523,7 @@ impl<'a> Run<'a> {
 
     fn ending(self, names: &[String]) -> Outcome {
         outcome(&Ending {
-            run: hex(&self.name),
+            run: run_name(&self.name),
             names,
             targets: &self.targets,
             feed: self.feed,

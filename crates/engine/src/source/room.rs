@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 /// is told, below the second the image is given up before the volume's writers find the disk full.
 const TOLD_PART: u64 = 10;
 const NEEDED_PART: u64 = 33;
-/// It is given up too if at the present rate nothing is left after this time.
+/// It is given up too if at the present rate nothing is left after this time, unless there is more
+/// than it may ever hold: a first copy beside its source writes as fast as the disk can.
 const NEEDED_TIME: Duration = Duration::from_secs(2);
 /// How often it is looked at, and how much longer than the look itself the wait between two is.
 const EVERY: Duration = Duration::from_millis(200);
@@ -54,8 +55,8 @@ impl RoomWatch {
     /// So many bytes are left beside an image that may come to hold `at_risk`.
     pub(super) fn judge(&mut self, now: Instant, left: u64, at_risk: u64) -> Room {
         let before = self.seen.replace((now, left));
-        if left < at_risk / NEEDED_PART || before.is_some_and(|before| ends_soon(before, now, left))
-        {
+        let ends_soon = left < at_risk && before.is_some_and(|before| ends_soon(before, now, left));
+        if left < at_risk / NEEDED_PART || ends_soon {
             Room::TooLittle(left)
         } else if left < at_risk / TOLD_PART {
             Room::Little(left)
@@ -105,6 +106,20 @@ mod tests {
         assert_eq!(
             watch.judge(start + 2 * second, 400, 1000),
             Room::TooLittle(400)
+        );
+    }
+
+    #[test]
+    fn a_fast_writer_is_let_be_while_there_is_room_for_all_that_the_image_may_hold() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut watch = RoomWatch::new(start);
+        assert_eq!(watch.judge(start, 4000, 1000), Room::Enough);
+        assert_eq!(watch.judge(start + second, 1000, 1000), Room::Enough);
+        assert_eq!(
+            watch.judge(start + 2 * second, 999, 1000),
+            Room::Enough,
+            "nothing is taken any more"
         );
     }
 

@@ -4,13 +4,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use lockstep_ledger::ProofLevel;
-use lockstep_protocol::{Evidence, Failure, FailureKind, Purpose, VolumeState};
+use lockstep_protocol::{
+    Evidence, Failure, FailureKind, Purpose, UndoNote, UndoStage, VolumeState,
+};
 use lockstep_volume::Volume;
 
 use super::feed::Feed;
 use super::frozen::Frozen;
 use super::target::{End, Target};
-use crate::outcome::{Consistency, Outcome, SourceCounts, TargetOutcome, Verdict};
+use crate::outcome::{Consistency, KeptBytes, Outcome, SourceCounts, TargetOutcome, Verdict};
 use crate::request::{Request, SnapshotChoice};
 
 /// All that an outcome is made of.
@@ -49,10 +51,7 @@ pub(super) fn outcome(ending: &Ending<'_>) -> Outcome {
         elapsed: ending.elapsed,
         snapshot: ending.frozen.provider(ending.choice),
         level: ending.frozen.level(),
-        proof: match finish.map(|finish| finish.evidence) {
-            Some(Evidence::Delta) => ProofLevel::Delta,
-            _ => ProofLevel::Full,
-        },
+        proof: proof(ending),
         consistency: if held && (proved || finish.is_none()) {
             Consistency::PointInTime
         } else {
@@ -64,6 +63,17 @@ pub(super) fn outcome(ending: &Ending<'_>) -> Outcome {
                 .saturating_sub(ending.feed.bytes_inherited.load(Ordering::Relaxed)),
         },
         targets,
+    }
+}
+
+/// Full only if nobody took over a hash, at either end.
+fn proof(ending: &Ending<'_>) -> ProofLevel {
+    let evidence = ending.feed.finished().map(|finish| finish.evidence);
+    let inherits = |target: &Target| target.facts().stats.bytes_inherited > 0;
+    if evidence == Some(Evidence::Delta) || ending.targets.iter().any(inherits) {
+        ProofLevel::Delta
+    } else {
+        ProofLevel::Full
     }
 }
 
@@ -80,10 +90,13 @@ pub(super) fn unopened(
         state: VolumeState::Unknown,
         bytes_differing: 0,
         bytes_written: 0,
+        bytes_read: 0,
+        bytes_inherited: 0,
         bytes_sent: 0,
         bytes_received: 0,
         elapsed: Duration::ZERO,
         transport: None,
+        undo: None,
         error: Some(failure.clone()),
     };
     Outcome {
@@ -154,6 +167,8 @@ fn one(ending: &Ending<'_>, target: &Target, name: &str) -> TargetOutcome {
             Purpose::Sync => facts.stats.bytes_written,
             Purpose::Compare => 0,
         },
+        bytes_read: facts.stats.bytes_read,
+        bytes_inherited: facts.stats.bytes_inherited,
         bytes_sent: facts.meter.as_ref().map_or(0, |meter| meter.bytes_sent()),
         bytes_received: facts
             .meter
@@ -161,8 +176,19 @@ fn one(ending: &Ending<'_>, target: &Target, name: &str) -> TargetOutcome {
             .map_or(0, |meter| meter.bytes_received()),
         elapsed: facts.elapsed,
         transport: facts.transport,
+        undo: facts.undo.as_ref().and_then(kept),
         error,
     }
+}
+
+/// What is kept of what was overwritten; an offer that was not taken up is nothing.
+fn kept(note: &UndoNote) -> Option<KeptBytes> {
+    let kind = note.kept.filter(|_| note.stage != UndoStage::Offered)?;
+    Some(KeptBytes {
+        kind,
+        until_unix_ms: note.until_unix_ms,
+        bytes: note.bytes,
+    })
 }
 
 /// Whether a target's bytes may have been changed and it is not good.

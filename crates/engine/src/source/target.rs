@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lockstep_merkle::{ExtentIndex, Geometry, PageSet};
-use lockstep_protocol::{Failure, Plan, Stats, VolumeState, Welcome};
+use lockstep_protocol::{Failure, Plan, Stats, UndoNote, VolumeState, Welcome};
 use lockstep_transport::Meter;
 
 use crate::monitor::Phase;
@@ -40,6 +40,8 @@ pub(crate) struct Target {
     /// `Done` is out and nothing is held: a target that only changes its size
     /// may do so now.
     pub(super) may_settle: AtomicBool,
+    /// Doubted runs that it was told of.
+    pub(super) doubts_told: AtomicUsize,
     pub(crate) differing: AtomicU64,
 }
 
@@ -51,11 +53,14 @@ pub(crate) struct Facts {
     pub(crate) refused_identity: Vec<u8>,
     pub(crate) state: Option<VolumeState>,
     pub(crate) stats: Stats,
+    pub(crate) undo: Option<UndoNote>,
     pub(crate) transport: Option<&'static str>,
     pub(crate) meter: Option<Meter>,
     pub(crate) end: Option<End>,
     pub(crate) elapsed: Duration,
     pub(super) lacking: BTreeMap<u64, PageSet>,
+    /// Doubts that it has not answered.
+    pub(super) doubts_unanswered: usize,
 }
 
 impl Target {
@@ -67,6 +72,7 @@ impl Target {
             shipped: AtomicBool::new(false),
             proceed: AtomicBool::new(false),
             may_settle: AtomicBool::new(false),
+            doubts_told: AtomicUsize::new(0),
             differing: AtomicU64::new(0),
         }
     }
@@ -86,6 +92,16 @@ impl Target {
             self.facts().end,
             Some(End::Verified(VolumeState::Consistent))
         )
+    }
+
+    /// Whether its record rests on none of the doubted runs, of which there are so many.
+    pub(super) fn has_settled(&self, doubts: usize) -> bool {
+        self.facts().doubts_unanswered == 0 && self.doubts_told.load(Ordering::SeqCst) == doubts
+    }
+
+    /// Whether it may have been marked by this run, for all that is known here.
+    pub(super) fn may_be_marked(&self) -> bool {
+        self.may_settle.load(Ordering::SeqCst)
     }
 
     /// Whether bytes of the target may have been overwritten.

@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use crossbeam_channel::Sender;
 use lockstep_merkle::{
     Cv, EXTENT_SIZE, ExtentIndex, GROUP_SIZE, GroupIndex, GroupSet, PAGE_SIZE, PAGES_PER_EXTENT,
     PageSet, is_zero, page_cvs_in_extent,
@@ -13,7 +14,9 @@ use lockstep_protocol::{
     Applied, ApplyOrder, DataHead, Encoding, Failure, FailureKind, Plan, WantMode,
 };
 use lockstep_transport::{Bulk, BulkReceiver};
+use lockstep_undo::Ticket;
 
+use super::stage::{self, Staged, applied};
 use super::work::Work;
 use super::written::{Written, bytes_of, group_value, hash_values, pages_of, short_gaps};
 use crate::failures::sentence;
@@ -21,8 +24,11 @@ use crate::limits::LINK_POLL;
 use crate::pages::PageTable;
 
 /// Applies arriving data until the run is over.
-pub(super) fn apply(work: &Work<'_>, bulk: &BulkReceiver) {
-    let mut applier = match Applier::new(work) {
+///
+/// Where what is overwritten is kept in a log, writing is left to the threads
+/// behind `staged`.
+pub(super) fn apply(work: &Work<'_>, bulk: &BulkReceiver, staged: Option<Sender<Staged>>) {
+    let mut applier = match Applier::new(work, staged) {
         Ok(applier) => applier,
         Err(failure) => return work.stop(failure),
     };
@@ -45,10 +51,13 @@ struct Applier<'a, 'b> {
     unpacker: zstd::bulk::Decompressor<'static>,
     packed: Vec<u8>,
     pages: Vec<u8>,
+    staged: Option<Sender<Staged>>,
+    /// What the pages that were sent held before, each at its place in the extent.
+    old: Vec<u8>,
 }
 
 impl<'a, 'b> Applier<'a, 'b> {
-    fn new(work: &'a Work<'b>) -> Result<Applier<'a, 'b>, Failure> {
+    fn new(work: &'a Work<'b>, staged: Option<Sender<Staged>>) -> Result<Applier<'a, 'b>, Failure> {
         let unpacker = zstd::bulk::Decompressor::new()
             .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
         Ok(Applier {
@@ -56,6 +65,8 @@ impl<'a, 'b> Applier<'a, 'b> {
             unpacker,
             packed: vec![0; EXTENT_SIZE],
             pages: vec![0; EXTENT_SIZE],
+            staged,
+            old: Vec::new(),
         })
     }
 
@@ -69,13 +80,19 @@ impl<'a, 'b> Applier<'a, 'b> {
             return Ok(());
         };
         image.set_len(self.work.geometry.extent_len(head.extent));
+        let keeps = self.work.keep.may_log();
         let known = self.known(order);
+        // Without the values of the pages, the groups are read as they are anyway.
+        let remembers = keeps && known.is_none();
         if known.is_none() {
-            self.read_own(&head, order, &mut image)?;
+            self.read_own(&head, order, &mut image, remembers)?;
         }
         let data = head
             .data
             .union(self.bridges(&head, order, known, &mut image)?);
+        if remembers {
+            self.remember(&head, &image);
+        }
         self.put_in_place(frame, &head, &mut image)?;
         let mut cvs = [Cv::from_bytes([0; 32]); PAGES_PER_EXTENT];
         let cvs = &mut cvs[..self.work.geometry.pages_in(head.extent)];
@@ -88,44 +105,93 @@ impl<'a, 'b> Applier<'a, 'b> {
             pages,
             hash: hash_values(pages, cvs),
         };
-        let applied = if self.fits(&head, order, cvs) {
-            let bytes = self.write(&head, data, written, &image)?;
-            Applied::Written { bytes }
-        } else {
-            Applied::Unfit
+        if !self.fits(&head, order, cvs) {
+            return applied(self.work, head.extent, Applied::Unfit);
+        }
+        self.work.begin_overwrite()?;
+        let ticket = match self.work.keep.is_logging() {
+            true => self.keep_old(&head, remembers)?,
+            false => None,
         };
-        self.work
-            .update(|session| session.applied(head.extent, applied))
-            .map_err(|error| {
-                Failure::new(
-                    FailureKind::Mismatch,
-                    format!("{error}: the source does not keep to what it hashed"),
-                )
-            })
+        let staged = Staged {
+            head,
+            data,
+            written,
+            image,
+            ticket,
+        };
+        match (&self.staged, ticket) {
+            (Some(stage), Some(_)) => {
+                // The run is over if nobody takes it.
+                let _ = stage.send(staged);
+                Ok(())
+            }
+            (None, Some(ticket)) => {
+                self.work.keep.commit(ticket)?;
+                stage::write(self.work, staged)
+            }
+            (_, None) => stage::write(self.work, staged),
+        }
     }
 
-    /// The groups as they are here, where the frame does not hold all of them.
+    /// Copies what the pages to be written hold, before they are put in place.
+    fn remember(&mut self, head: &DataHead, image: &[u8]) {
+        self.old.resize(EXTENT_SIZE, 0);
+        for run in head.data.union(head.zero).runs() {
+            let range = self.bytes(head.extent, &run);
+            self.old[range.clone()].copy_from_slice(&image[range]);
+        }
+    }
+
+    /// Appends what is to be overwritten to the undo's log. What was not
+    /// remembered, since nobody knew yet that there would be a log, is read.
+    fn keep_old(&mut self, head: &DataHead, remembered: bool) -> Result<Option<Ticket>, Failure> {
+        let work = self.work;
+        let start = work.geometry.extent_range(head.extent).start;
+        let mut missing: Vec<Range<u64>> = Vec::new();
+        for run in head.data.union(head.zero).runs() {
+            let range = self.bytes(head.extent, &run);
+            let range = start + range.start as u64..start + range.end as u64;
+            missing.extend(work.keep.missing(range));
+        }
+        let place = |part: &Range<u64>| (part.start - start) as usize..(part.end - start) as usize;
+        if !remembered {
+            self.old.resize(EXTENT_SIZE, 0);
+            for part in &missing {
+                work.volume
+                    .read_at(part.start, &mut self.old[place(part)])
+                    .map_err(|error| work.disk_failed(&error))?;
+            }
+        }
+        let parts: Vec<(u64, &[u8])> = missing
+            .iter()
+            .map(|part| (part.start, &self.old[place(part)]))
+            .collect();
+        work.keep.append(&parts)
+    }
+
+    /// The groups as they are here, where the frame does not hold all of them,
+    /// or where what it overwrites is to be kept.
     fn read_own(
         &self,
         head: &DataHead,
         order: ApplyOrder,
         image: &mut [u8],
+        keeps: bool,
     ) -> Result<(), Failure> {
         let work = self.work;
         let sent = head.data.union(head.zero);
         let extent = work.geometry.extent_range(head.extent);
         for group in order.groups.iter() {
             let pages = group_pages(group, image.len());
-            if pages.is_subset(sent) {
+            if pages.is_subset(sent) && !keeps {
                 continue;
             }
             let range = group_bytes(group, image.len());
             let offset = extent.start + range.start as u64;
             let bytes = &mut image[range];
-            if has_own_bytes(work.plan, order.mode) {
-                work.volume
-                    .read_at(offset, bytes)
-                    .map_err(|error| work.disk_failed(&error))?;
+            if keeps || has_own_bytes(work.plan, order.mode) {
+                work.read(offset, bytes)?;
             } else {
                 bytes.fill(0);
             }
@@ -136,11 +202,11 @@ impl<'a, 'b> Applier<'a, 'b> {
     /// The values of the own pages, where those are known and count.
     fn known(&self, order: ApplyOrder) -> Option<&'a PageTable> {
         let counts = has_own_bytes(self.work.plan, order.mode);
-        self.work.own_pages().filter(|_| counts)
+        self.work.values.table().filter(|_| counts)
     }
 
     /// Own pages that are written along, in `image` too: they hold what they should, and more than
-    /// zeros, which may be a hole.
+    /// zeros, which may be a hole. Nothing is read from the disk for them alone.
     fn bridges(
         &self,
         head: &DataHead,
@@ -164,13 +230,11 @@ impl<'a, 'b> Applier<'a, 'b> {
             let range = self.bytes(head.extent, &gap);
             let offset = extent.start + range.start as u64;
             let bytes = &mut image[range];
-            if known.is_some() {
-                self.work
-                    .volume
-                    .read_at(offset, bytes)
+            let is_there = known.is_none()
+                || (self.work.volume)
+                    .read_if_cached(offset, bytes)
                     .map_err(|error| self.work.disk_failed(&error))?;
-            }
-            if !bytes.chunks(PAGE_SIZE).any(is_zero) {
+            if is_there && !bytes.chunks(PAGE_SIZE).any(is_zero) {
                 bridges.insert_range(gap);
             }
         }
@@ -266,41 +330,6 @@ impl<'a, 'b> Applier<'a, 'b> {
             let promised = self.work.expected.cv(GroupIndex(first + group as u64));
             group_value(geometry, head.extent, group, cvs) == promised
         })
-    }
-
-    /// Writes and zeroes; returns the bytes made equal.
-    fn write(
-        &self,
-        head: &DataHead,
-        data: PageSet,
-        written: Written,
-        image: &[u8],
-    ) -> Result<u64, Failure> {
-        let work = self.work;
-        work.begin_overwrite()?;
-        let extent = work.geometry.extent_range(head.extent);
-        let writes: Vec<(u64, &[u8])> = data
-            .runs()
-            .map(|run| self.bytes(head.extent, &run))
-            .map(|range| (extent.start + range.start as u64, &image[range]))
-            .collect();
-        work.volume
-            .write_many(&writes)
-            .map_err(|error| work.disk_failed(&error))?;
-        for run in head.zero.runs() {
-            let range = self.bytes(head.extent, &run);
-            let start = extent.start + range.start as u64;
-            work.volume
-                .zero(start..start + range.len() as u64)
-                .map_err(|error| work.disk_failed(&error))?;
-        }
-        work.volume.start_writeback(extent);
-        work.unproved.insert(head.extent, written);
-        let made_equal = head.data.union(head.zero);
-        Ok(made_equal
-            .runs()
-            .map(|run| self.bytes(head.extent, &run).len() as u64)
-            .sum())
     }
 }
 

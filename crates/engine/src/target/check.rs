@@ -55,7 +55,7 @@ fn read_back(
     if let Some(written) = written.filter(suffices) {
         measure(work, order.extent, written.pages, buffer, cvs)?;
         if hash_values(written.pages, cvs) == written.hash {
-            work.proved(order.extent, written.pages, cvs);
+            work.learn(order.extent, written.pages, cvs);
             return Ok(values(work, order, |index, _| work.expected.cv(index)));
         }
         tracing::warn!(
@@ -65,7 +65,7 @@ fn read_back(
     }
     let all = pages_of(order.groups, buffer.len());
     measure(work, order.extent, all, buffer, cvs)?;
-    work.proved(order.extent, all, cvs);
+    work.learn(order.extent, all, cvs);
     Ok(values(work, order, |_, group| {
         group_value(work.geometry, order.extent, group, cvs)
     }))

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use lockstep_ledger::{Proof, ProofLevel};
+use lockstep_ledger::Proof;
 use lockstep_merkle::Root;
 use lockstep_protocol::{
-    Evidence, Failure, FailureKind, Plan, Stats, TargetFrame, TargetSession, VolumeState,
+    Evidence, Failure, FailureKind, LastWord, Plan, Stats, TargetFrame, TargetSession, VolumeState,
 };
 
 use lockstep_volume::{OpenError, OpenErrorKind};
@@ -14,6 +14,7 @@ use lockstep_volume::{OpenError, OpenErrorKind};
 use super::work::Work;
 use crate::cancel::{Cancel, Cause};
 use crate::failures::{sentence, target_unopened};
+use crate::level;
 use crate::limits::STATS_EVERY;
 
 /// A good end.
@@ -21,7 +22,11 @@ pub(super) enum Finished {
     /// Compared only; nothing to mark.
     Compared,
     /// Equal to the source, with the ledger's word.
-    Proved { root: Root, state: VolumeState },
+    Proved {
+        root: Root,
+        identity: String,
+        state: VolumeState,
+    },
 }
 
 /// Tells progress until every extent is settled, or the run is over.
@@ -30,6 +35,7 @@ pub(super) fn wait(work: &Work<'_>, cancel: &Cancel) -> Result<(), Failure> {
     let mut last = Stats::default();
     loop {
         let (compared, settled, stats) = work.wait_for_turn(look);
+        let stats = work.counts.added_to(stats);
         if let Some(failure) = work.failure() {
             return Err(failure);
         }
@@ -41,6 +47,13 @@ pub(super) fn wait(work: &Work<'_>, cancel: &Cancel) -> Result<(), Failure> {
         }
         // A broken link is found by the thread that listens to it.
         if compared {
+            if !work.is_writing()
+                && let Some(note) = work.keep.offered()
+            {
+                let _ = work
+                    .sender
+                    .control(Bytes::from(TargetFrame::Undo(note).encode()));
+            }
             let _ = work
                 .sender
                 .control(Bytes::from(TargetFrame::Compared(stats).encode()));
@@ -74,27 +87,21 @@ fn cancelled(cause: Cause) -> Failure {
 }
 
 /// Proves the whole and marks it; every thread but this one has ended.
-pub(super) fn mark(work: &Work<'_>) -> Result<Finished, Failure> {
+pub(super) fn mark(work: &Work<'_>, pool: &rayon::ThreadPool) -> Result<Finished, Failure> {
     if work.compares() {
         return Ok(Finished::Compared);
     }
-    let (root, evidence) = work.session().settled().ok_or_else(|| {
+    let LastWord {
+        root,
+        evidence,
+        level: source_level,
+    } = work.session().settled().ok_or_else(|| {
         Failure::new(
             FailureKind::Internal,
             "ended before every extent was proved",
         )
     })?;
-    let own = work
-        .session()
-        .own_root()
-        .map_err(|error| Failure::new(FailureKind::Internal, sentence(&error)))?;
-    let size = work.geometry.size();
-    let level = match evidence {
-        Evidence::None | Evidence::Full => ProofLevel::Full,
-        Evidence::Delta => ProofLevel::Delta,
-    };
-    let proof = Proof::new(*own.as_bytes(), *root.as_bytes(), size, level)
-        .map_err(|error| Failure::new(FailureKind::Mismatch, sentence(&error)))?;
+    let mut proof = proof(work, root, evidence)?.of_source(source_level.map(level::recorded));
     if work.plan != Plan::Keep {
         // Its size, or its name, changes even if none of its bytes do.
         work.begin_overwrite()?;
@@ -106,12 +113,41 @@ pub(super) fn mark(work: &Work<'_>) -> Result<Finished, Failure> {
     if evidence == Evidence::None {
         return Err(unproved());
     }
+    if work.is_outdated() {
+        work.measure_again(pool)?;
+        proof = match self::proof(work, root, evidence) {
+            Ok(proof) if work.volume.is_still_sealed() => proof,
+            _ => return written_meanwhile(work),
+        };
+    }
     let written = work.stats().bytes_written;
     work.marks().consistent(&identity, proof, written)?;
     Ok(Finished::Proved {
         root,
+        identity,
         state: VolumeState::Consistent,
     })
+}
+
+/// The proof that the fold of what the target was measured to hold is the source's root.
+fn proof(work: &Work<'_>, root: Root, evidence: Evidence) -> Result<Proof, Failure> {
+    let own = work
+        .session()
+        .own_root()
+        .map_err(|error| Failure::new(FailureKind::Internal, sentence(&error)))?;
+    let (size, level) = (work.geometry.size(), work.proof_level(evidence));
+    Proof::new(*own.as_bytes(), *root.as_bytes(), size, level)
+        .map_err(|error| Failure::new(FailureKind::Mismatch, sentence(&error)))
+}
+
+/// What the ledger said before does not hold either, even if this run wrote nothing.
+fn written_meanwhile(work: &Work<'_>) -> Result<Finished, Failure> {
+    work.marks().disown(work.volume.durable_identity())?;
+    Err(Failure::new(
+        FailureKind::Interrupted,
+        "another program wrote the target during the run",
+    )
+    .hint("stop that program and run the same command again"))
 }
 
 /// A seal that fails on the disk is a disk's failure; the other reasons are

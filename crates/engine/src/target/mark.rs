@@ -6,10 +6,13 @@
 //! 4. `consistent`, durable, with the proof; or `failed`; or nothing, which
 //!    leaves `inconsistent`.
 
-use lockstep_ledger::{Claim, Identity, Ledger, Overwriting, Proof, RunFacts, VolumeKey};
-use lockstep_protocol::{Failure, FailureKind, VolumeState};
+use lockstep_ledger::{
+    Claim, Doubted as RecordDoubted, Identity, Ledger, Overwriting, Proof, RunFacts, VolumeKey,
+};
+use lockstep_protocol::{Doubted, Failure, FailureKind, VolumeState};
 
 use crate::clock::now;
+use crate::doubt::doubt_about;
 use crate::failures::ledger_failed;
 
 enum Step {
@@ -57,6 +60,35 @@ impl Marks {
             }
         };
         Ok(())
+    }
+
+    /// What the ledger says is wrong: `inconsistent`, before anything is
+    /// written, and for good if nothing will be.
+    pub(super) fn disown(&mut self, identity: Option<String>) -> Result<(), Failure> {
+        self.overwrite(identity.as_deref())
+    }
+
+    /// Between 1 and 4: takes back what one of these runs said of the volume, durably.
+    pub(super) fn doubt(&mut self, runs: &[[u8; 16]]) -> Result<Doubted, Failure> {
+        let (step, doubted) = match std::mem::replace(&mut self.0, Step::Spent) {
+            Step::Claimed(claim) => {
+                let doubted = claim.doubt(&doubt_about(runs));
+                match doubted.map_err(|error| ledger_failed(&error))? {
+                    RecordDoubted::Downgraded(run) => (Step::Overwriting(run), Doubted::Downgraded),
+                    RecordDoubted::Stands(claim) => (Step::Claimed(claim), Doubted::Stands),
+                }
+            }
+            // This run has taken it back already.
+            Step::Overwriting(run) => (Step::Overwriting(run), Doubted::Stands),
+            Step::Nothing | Step::Spent => {
+                return Err(Failure::new(
+                    FailureKind::Internal,
+                    "a doubt without a claim in the ledger",
+                ));
+            }
+        };
+        self.0 = step;
+        Ok(doubted)
     }
 
     /// Step 4, the good end.

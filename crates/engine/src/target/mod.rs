@@ -5,7 +5,8 @@
 //! | `hear` | frames from the source into the session |
 //! | scan pool | own chaining values, unless everything is shipped anyway |
 //! | `want` | asks for what differs |
-//! | `apply` × n | checks arriving pages against the promise, then writes them |
+//! | `apply` × n | checks arriving pages against the promise, then writes them, or keeps what they overwrite |
+//! | `commit`, `write` × n | where that is kept in a log: makes it durable, then writes |
 //! | `flush` | makes stretches of writes durable |
 //! | `check` × n | reads them back from the medium |
 //! | the caller's | tells progress, and finishes: root, flush, seal, mark |
@@ -13,11 +14,16 @@
 mod apply;
 mod check;
 mod finish;
+mod inherit;
+mod keep;
 mod mark;
 mod open;
+mod own;
 mod place;
+mod stage;
 #[cfg(test)]
 mod tests;
+mod values;
 mod want;
 mod work;
 mod written;
@@ -30,12 +36,16 @@ use lockstep_protocol::{Failure, FailureKind, Hello, SourceFrame, TargetFrame, V
 use lockstep_transport::{Link, LinkError};
 use lockstep_volume::IoEngine;
 
+use self::finish::Finished;
+use self::inherit::Legacy;
 use self::open::Opened;
 use self::work::Work;
 use crate::cancel::Cancel;
 use crate::failures::{link_broke, sentence};
 use crate::hash::hashing_pool;
 use crate::limits::{APPLY_THREADS, CHECK_THREADS, HELLO_TIMEOUT, LINK_POLL};
+use crate::request::Reuse;
+use crate::undo::UndoPolicy;
 
 /// Where and how a target is served.
 #[derive(Clone, Debug)]
@@ -52,6 +62,10 @@ pub struct ServeOptions {
     pub threads: usize,
     /// How the disk is read and written.
     pub io: IoEngine,
+    /// What is taken over from earlier runs.
+    pub reuse: Reuse,
+    /// What becomes of what is overwritten.
+    pub undo: UndoPolicy,
 }
 
 /// Serves one run on a link, to its end.
@@ -117,42 +131,63 @@ fn attend(
         work.stop(link_broke(&error, false));
     }
     let result = std::thread::scope(|scope| {
-        scope.spawn(|| hear(&work, link));
-        scope.spawn(|| work.scan(&pool));
-        scope.spawn(|| want::want(&work));
+        scope.spawn(|| work.guard(|| hear(&work, link)));
+        scope.spawn(|| work.guard(|| work.scan(&pool)));
+        scope.spawn(|| work.guard(|| want::want(&work)));
+        let staged = work.keep.may_log().then(|| stage::start(scope, &work));
         for _ in 0..APPLY_THREADS {
-            scope.spawn(|| apply::apply(&work, &link.bulk));
+            let (work, staged) = (&work, staged.clone());
+            scope.spawn(move || work.guard(|| apply::apply(work, &link.bulk, staged)));
         }
-        scope.spawn(|| check::flush(&work));
+        drop(staged);
+        scope.spawn(|| work.guard(|| check::flush(&work)));
         for _ in 0..CHECK_THREADS {
-            scope.spawn(|| check::check(&work));
+            scope.spawn(|| work.guard(|| check::check(&work)));
         }
         let result = finish::wait(&work, cancel);
         work.end();
         result
     });
-    let result = result.and_then(|()| finish::mark(&work));
-    let (frame, result) = last_word(&work, result);
+    let result = result.and_then(|()| finish::mark(&work, &pool));
+    let kept = match &result {
+        Ok(_) => work.keep_is_finished(),
+        Err(_) => work.kept(),
+    };
+    let (frame, legacy, result) = last_word(&work, result);
     // Whoever opens a sealed file waits until it is let go: not for the link.
     drop(work);
+    if let Some(legacy) = legacy {
+        legacy.leave(&link.sender);
+    }
     if let Some(frame) = frame {
         // A source that is gone finds the state in the ledger.
+        if let Some(note) = kept {
+            let _ = link
+                .sender
+                .control(Bytes::from(TargetFrame::Undo(note).encode()));
+        }
         let _ = link.sender.control(Bytes::from(frame.encode()));
         link.sender.finish();
     }
     result
 }
 
-/// What the source is told in the end, once every thread has ended.
+/// What the source is told in the end, once every thread has ended, and what
+/// the next run is.
 fn last_word(
     work: &Work<'_>,
-    result: Result<finish::Finished, Failure>,
-) -> (Option<TargetFrame>, Result<(), Failure>) {
+    result: Result<Finished, Failure>,
+) -> (Option<TargetFrame>, Option<Legacy>, Result<(), Failure>) {
     match result {
-        Ok(finish::Finished::Compared) => (None, Ok(())),
-        Ok(finish::Finished::Proved { root, state }) => {
+        Ok(Finished::Compared) => (None, None, Ok(())),
+        Ok(Finished::Proved {
+            root,
+            identity,
+            state,
+        }) => {
             let stats = work.stats();
-            (Some(TargetFrame::Verified { root, state, stats }), Ok(()))
+            let frame = TargetFrame::Verified { root, state, stats };
+            (Some(frame), work.legacy(root, identity), Ok(()))
         }
         Err(failure) => {
             let (failure, state) = finish::give_up(work, failure);
@@ -161,7 +196,7 @@ fn last_word(
                 state,
                 stats: work.stats(),
             };
-            (Some(frame), Err(failure))
+            (Some(frame), None, Err(failure))
         }
     }
 }
@@ -203,8 +238,9 @@ fn heard(work: &Work<'_>, bytes: &[u8]) -> Result<(), Failure> {
         SourceFrame::Digests { first, cvs } => work.update(|session| session.digests(first, &cvs)),
         SourceFrame::Counted { extent } => work.update(|session| session.counted(extent)),
         SourceFrame::Proceed => work.update(|session| session.proceed()),
-        SourceFrame::Done { root, evidence } => work.update(|session| session.done(root, evidence)),
+        SourceFrame::Done(word) => work.update(|session| session.done(word)),
         SourceFrame::Abort(failure) => return Err(failure),
+        SourceFrame::Doubt { runs } => return work.doubt(&runs),
         SourceFrame::Hello(_) => Err(lockstep_protocol::Violation::OutOfTurn {
             frame: name,
             stage: "being served",

@@ -1,27 +1,38 @@
 //! Opens, guards and claims a target, or says why not.
 
-use lockstep_ledger::{Identity as LedgerIdentity, Ledger, RunFacts, Standing, VolumeKey};
-use lockstep_merkle::Geometry;
+use lockstep_ledger::{Identity as LedgerIdentity, Ledger, Record, RunFacts, Standing, VolumeKey};
+use lockstep_merkle::{Geometry, Root};
 use lockstep_protocol::limits::{NEWEST_VERSION, OLDEST_VERSION};
-use lockstep_protocol::{Failure, FailureKind, Hello, Plan, Purpose, VolumeState, Welcome};
+use lockstep_protocol::{
+    Failure, FailureKind, Hello, Plan, Purpose, Scope, VerifyScope, VolumeState, Welcome,
+};
+use lockstep_snapshot::Registry;
 use lockstep_volume::{
-    Identity, Target, TargetPlan, TargetRequest, Volume, canonical_target, identify, open_target,
+    Identity, OtherWriters, Target, TargetPlan, TargetRequest, Volume, VolumeKind,
+    canonical_target, identify, open_target,
 };
 
 use super::ServeOptions;
+use super::keep::{Keep, Subject};
 use super::mark::Marks;
+use super::own::{Own, Past};
 use super::place::Place;
+use crate::doubt::run_name;
 use crate::failures::{ledger_failed, sentence, target_unopened};
 use crate::limits::WINDOW;
 use crate::scan::ScanFrom;
+use crate::undo::{Stores, lasting};
 
 /// A target that is fit for its run.
 pub(super) struct Opened {
     pub(super) volume: Box<dyn Place>,
     pub(super) marks: Marks,
+    pub(super) keep: Keep,
     pub(super) welcome: Welcome,
     pub(super) from: ScanFrom,
     pub(super) geometry: Geometry,
+    /// Nothing for what is only compared, and for devices.
+    pub(super) own: Option<Own>,
 }
 
 /// A target that is not; nothing of it was touched.
@@ -64,21 +75,28 @@ fn open_and_claim(hello: &Hello, options: &ServeOptions) -> Result<Opened, Failu
     .map_err(|error| target_unopened(&error))?;
     let key = VolumeKey::from_path(&path)
         .map_err(|error| Failure::new(FailureKind::Usage, sentence(&error)))?;
-    let standing = standing(ledger.as_ref(), options, &key, &volume)?;
-    let marks = match ledger {
-        Some(ledger) => Marks::claim(&ledger, &key, &facts(hello, options))?,
-        None => Marks::nothing(),
+    let (standing, record) = standing(ledger.as_ref(), options, &key, &volume)?;
+    let has_lost_writes = hello.purpose == Purpose::Sync && volume.has_lost_writes();
+    let from = trusted(standing, has_lost_writes);
+    let past = past(hello, &volume, from, record);
+    let own = own(hello, options, &key, &volume, past);
+    let (marks, keep) = match ledger {
+        Some(ledger) => {
+            let facts = facts(hello, options);
+            let marks = Marks::claim(&ledger, &key, &facts)?;
+            (marks, keep(&ledger, options, key, &volume, &facts)?)
+        }
+        None => (Marks::nothing(), Keep::nothing()),
     };
     let welcome = welcome(version, hello, &volume, standing);
     Ok(Opened {
-        from: trusted(
-            standing,
-            hello.purpose == Purpose::Sync && volume.has_lost_writes(),
-        ),
+        from,
         geometry: Geometry::new(hello.size),
         volume: Box::new(volume),
         marks,
+        keep,
         welcome,
+        own,
     })
 }
 
@@ -113,12 +131,12 @@ fn standing(
     options: &ServeOptions,
     key: &VolumeKey,
     volume: &Target,
-) -> Result<VolumeState, Failure> {
+) -> Result<(VolumeState, Option<Record>), Failure> {
     let Some(identity) = volume.identity() else {
-        return Ok(VolumeState::Unknown);
+        return Ok((VolumeState::Unknown, None));
     };
     if volume.plan() == TargetPlan::ResumePartial {
-        return Ok(VolumeState::Inconsistent);
+        return Ok((VolumeState::Inconsistent, None));
     }
     let identity = LedgerIdentity::new(identity.durable_text());
     let standing = match ledger {
@@ -128,10 +146,98 @@ fn standing(
         None => lockstep_ledger::peek(&options.state_dir, key, &identity),
     };
     Ok(match standing {
-        Standing::Unknown { .. } => VolumeState::Unknown,
-        Standing::Consistent(_) => VolumeState::Consistent,
-        Standing::Inconsistent(_) => VolumeState::Inconsistent,
-        Standing::Failed(_) => VolumeState::Failed,
+        Standing::Unknown { .. } => (VolumeState::Unknown, None),
+        Standing::Consistent(record) => (VolumeState::Consistent, Some(record)),
+        Standing::Inconsistent(_) => (VolumeState::Inconsistent, None),
+        Standing::Failed(_) => (VolumeState::Failed, None),
+    })
+}
+
+/// The past and the future of a file.
+fn own(
+    hello: &Hello,
+    options: &ServeOptions,
+    key: &VolumeKey,
+    volume: &Target,
+    past: Past,
+) -> Option<Own> {
+    if volume.kind() != VolumeKind::File || hello.purpose != Purpose::Sync {
+        return None;
+    }
+    Some(Own {
+        path: volume.canonical_path().to_path_buf(),
+        volume: key.as_str().to_owned(),
+        state_dir: options.state_dir.clone(),
+        run: run_name(&hello.run),
+        reuse: options.reuse,
+        registry: Registry::system(),
+        past,
+        is_new: matches!(
+            volume.plan(),
+            TargetPlan::Create | TargetPlan::ResumePartial
+        ),
+    })
+}
+
+/// Whether what an earlier run left of the file counts; `record` is that of a consistent one.
+fn past(hello: &Hello, volume: &Target, from: ScanFrom, record: Option<Record>) -> Past {
+    let everything = hello.scope == Scope::Everything || hello.verify == VerifyScope::Full;
+    if everything || hello.full_scan {
+        return Past::Unwanted;
+    }
+    match volume.plan() {
+        TargetPlan::Create | TargetPlan::ResumePartial => return Past::Unwanted,
+        TargetPlan::Resize { .. } => return Past::Doubtful("its size is not the source's"),
+        TargetPlan::Keep => {}
+    }
+    let proved = record.and_then(|record| record.root);
+    let (Some(root), Some(identity)) = (proved, volume.identity()) else {
+        return Past::Doubtful("the ledger does not say that it was left consistent");
+    };
+    if from == ScanFrom::Medium {
+        return Past::Doubtful("writes to it were lost");
+    }
+    if volume.other_writers() != OtherWriters::Nobody {
+        return Past::Doubtful("nobody can tell who writes it during the run");
+    }
+    Past::Known {
+        identity: identity.durable_text(),
+        root: Root::from_bytes(root),
+    }
+}
+
+/// What can be kept of a target that was there before.
+fn keep(
+    ledger: &Ledger,
+    options: &ServeOptions,
+    key: VolumeKey,
+    volume: &Target,
+    facts: &RunFacts,
+) -> Result<Keep, Failure> {
+    let (path, new_size) = (volume.canonical_path(), volume.size());
+    let is_file = volume.kind() == VolumeKind::File;
+    let stores = Stores::of(&options.state_dir, path, is_file);
+    stores.release_expired();
+    let size = match volume.plan() {
+        TargetPlan::Keep => new_size,
+        TargetPlan::Resize { from, .. } => from,
+        // There was no file: nothing is overwritten.
+        TargetPlan::Create | TargetPlan::ResumePartial => return Ok(Keep::nothing()),
+    };
+    let Some(identity) = volume.identity() else {
+        return Ok(Keep::nothing());
+    };
+    Keep::of(Subject {
+        policy: options.undo,
+        path: path.to_path_buf(),
+        interrupted: Subject::interrupted(ledger, &key)?,
+        key,
+        identity: lasting(&identity.durable_text()),
+        is_file,
+        size,
+        new_size,
+        run: facts.run.clone(),
+        stores,
     })
 }
 
@@ -141,7 +247,7 @@ fn facts(hello: &Hello, options: &ServeOptions) -> RunFacts {
         who => who,
     };
     RunFacts {
-        run: hello.run.iter().map(|byte| format!("{byte:02x}")).collect(),
+        run: run_name(&hello.run),
         source: hello.source.as_str().to_owned(),
         who: who.to_owned(),
         started_unix_ms: crate::clock::now(),

@@ -3,13 +3,12 @@
 use bytes::Bytes;
 use lockstep_merkle::{
     Cv, GROUP_SIZE, GroupIndex, GroupSet, PAGE_SIZE, PAGES_PER_GROUP, PageDigest, PageIndex,
-    PageSeed, is_zero, page_cvs, page_digest, zero_page_cvs,
+    PageSeed, is_zero, page_cvs, page_digest,
 };
 use lockstep_protocol::{Failure, Plan, TargetFrame, Want, WantMode, WantOrder};
 
 use super::work::Work;
 use crate::failures::link_broke;
-use crate::pages::PageTable;
 
 /// What the pages of a group are told apart by.
 pub(super) enum Digests {
@@ -61,26 +60,21 @@ fn differing(work: &Work<'_>, order: WantOrder, buffer: &mut [u8]) -> Result<Wan
             continue;
         }
         let index = GroupIndex(first + group as u64);
-        let bytes = &mut buffer[..work.geometry.group_len(index)];
-        let mut read = || {
-            let start = work.geometry.group_range(index).start;
-            work.volume
-                .read_at(start, bytes)
-                .map_err(|error| work.disk_failed(&error))
-        };
-        let known = match (&work.digests, work.own_pages()) {
-            (Digests::Chained, Some(table)) => Some(table),
-            _ => None,
-        };
-        if let Some(table) = known
-            && !begins_with_zeros(work, index, table)
+        if let Digests::Chained = work.digests
+            && let Some(values) = work.values.of_group(work.geometry, index)
         {
-            want.paged.insert(group);
-            let pages = work.geometry.pages_of_group(index).map(PageIndex);
-            (want.digests).extend(pages.map(|page| PageDigest::from(table.cv(page))));
+            if values.are_of_zeros() {
+                want.blank.insert(group);
+            } else {
+                want.paged.insert(group);
+                let digests = values.cvs().iter().map(|cv| PageDigest::from(*cv));
+                want.digests.extend(digests);
+            }
             continue;
         }
-        read()?;
+        let range = work.geometry.group_range(index);
+        let bytes = &mut buffer[..work.geometry.group_len(index)];
+        work.read(range.start, bytes)?;
         if is_zero(bytes) {
             want.blank.insert(group);
         } else {
@@ -89,14 +83,6 @@ fn differing(work: &Work<'_>, order: WantOrder, buffer: &mut [u8]) -> Result<Wan
         }
     }
     Ok(want)
-}
-
-/// Whether the first page of a group holds zeros only; few groups do whose others do not.
-fn begins_with_zeros(work: &Work<'_>, group: GroupIndex, own: &PageTable) -> bool {
-    let first = PageIndex(work.geometry.pages_of_group(group).start);
-    let mut zeros = [Cv::from_bytes([0; 32])];
-    zero_page_cvs(work.geometry, first, &mut zeros);
-    own.cv(first) == zeros[0]
 }
 
 fn add_digests(work: &Work<'_>, group: GroupIndex, bytes: &[u8], digests: &mut Vec<PageDigest>) {

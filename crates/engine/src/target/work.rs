@@ -1,28 +1,34 @@
 //! What the threads of one target share, and how they wait for one another.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use bytes::Bytes;
 use lockstep_merkle::{
-    Cv, CvTable, EXTENT_SIZE, ExtentIndex, Geometry, GroupIndex, PageIndex, PageSeed, PageSet,
+    Cv, CvTable, EXTENT_SIZE, ExtentIndex, Geometry, GroupIndex, PageSeed, PageSet,
 };
 use lockstep_protocol::{
-    DigestKind, Failure, FailureKind, FlushTicket, Hello, Plan, Purpose, Scope, Stats,
-    TargetSession, Terms, VerifyScope, VolumeState,
+    DigestKind, Failure, FailureKind, FlushTicket, Hello, Plan, Purpose, Scope, Stats, TargetFrame,
+    TargetSession, Terms, UndoNote, VerifyScope, VolumeState,
 };
 use lockstep_transport::{Link, LinkSender};
 use lockstep_volume::{BufferPool, IoBuffer, IoFailure, IoFailureKind, MappedCvs};
 
+use super::keep::Keep;
 use super::mark::Marks;
 use super::open::Opened;
+use super::own::Own;
 use super::place::Place;
+use super::values::Values;
 use super::want::Digests;
 use super::written::WaitingForProof;
 use super::{ServeOptions, state_frame};
+use crate::base::Base;
 use crate::failures::{sentence, volume_failed};
+use crate::guard::guarded;
 use crate::limits::{APPLY_THREADS, FLUSH_EVERY, FLUSH_NEW_EVERY, MIN_MEMORY, POLL};
 use crate::pages::PageTable;
-use crate::scan::{Scan, ScanFrom};
+use crate::scan::{Known, Scan, ScanFrom};
 
 /// One target's run, shared by its threads.
 pub(super) struct Work<'a> {
@@ -33,12 +39,18 @@ pub(super) struct Work<'a> {
     pub(super) standing: VolumeState,
     pub(super) expected: Arc<dyn CvTable>,
     pub(super) unproved: WaitingForProof,
-    /// The values of the own pages, as scanned, then as proved.
-    pages: Option<PageTable>,
     pool: BufferPool,
     pub(super) marks: Mutex<Marks>,
+    pub(super) keep: Keep,
     pub(super) sender: &'a LinkSender,
-    own: Arc<dyn CvTable>,
+    /// What the target was found, or made, to hold.
+    measured: Arc<dyn CvTable>,
+    /// The same by pages, where that is kept.
+    pub(super) values: Values,
+    /// Its past and its future, where it can have any.
+    pub(super) own: Option<Arc<Own>>,
+    pub(super) base: OnceLock<Box<Base>>,
+    pub(super) counts: Counts,
     terms: Terms,
     from: ScanFrom,
     session: Mutex<TargetSession>,
@@ -51,6 +63,23 @@ pub(super) struct Work<'a> {
     broken: AtomicBool,
     over: AtomicBool,
     stopped: Mutex<Option<Failure>>,
+}
+
+/// What is counted beside the session.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) bytes_read: AtomicU64,
+    pub(super) bytes_inherited: AtomicU64,
+}
+
+impl Counts {
+    pub(super) fn added_to(&self, stats: Stats) -> Stats {
+        Stats {
+            bytes_read: self.bytes_read.load(Ordering::Relaxed),
+            bytes_inherited: self.bytes_inherited.load(Ordering::Relaxed),
+            ..stats
+        }
+    }
 }
 
 impl<'a> Work<'a> {
@@ -68,7 +97,18 @@ impl<'a> Work<'a> {
             })?;
             Ok(Arc::new(table))
         };
-        let (own, expected) = (table()?, table()?);
+        let (measured, expected) = (table()?, table()?);
+        let pages = match &opened.own {
+            Some(own) => own.page_table(geometry, &scratch(options)),
+            None => Ok(None),
+        };
+        // Without a scan there is nothing that they would save.
+        let pages = pages.map(|pages| match hello.scope {
+            Scope::Differences => {
+                pages.or_else(|| PageTable::if_small(geometry, &scratch(options)))
+            }
+            Scope::Everything => pages,
+        });
         let terms = Terms {
             geometry,
             purpose: hello.purpose,
@@ -78,12 +118,7 @@ impl<'a> Work<'a> {
             window: opened.welcome.window,
         };
         let plan = opened.welcome.plan;
-        // Without a scan there is nothing to keep.
-        let pages = match hello.scope {
-            Scope::Differences => PageTable::if_small(geometry, &scratch(options)),
-            Scope::Everything => None,
-        };
-        let session = TargetSession::new(terms, plan, Arc::clone(&own), Arc::clone(&expected));
+        let session = TargetSession::new(terms, plan, Arc::clone(&measured), Arc::clone(&expected));
         Ok(Work {
             volume: opened.volume,
             geometry,
@@ -95,11 +130,15 @@ impl<'a> Work<'a> {
             standing: opened.welcome.standing,
             expected,
             unproved: WaitingForProof::default(),
-            pages,
             pool: BufferPool::new(EXTENT_SIZE, buffers(options)),
             marks: Mutex::new(opened.marks),
+            keep: opened.keep,
             sender: &link.sender,
-            own,
+            measured,
+            values: Values(pages.map(|pages| pages.map(Arc::new))),
+            own: opened.own.map(Arc::new),
+            base: OnceLock::new(),
+            counts: Counts::default(),
             terms,
             from: opened.from,
             session: Mutex::new(session),
@@ -159,20 +198,6 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The values of the own pages, which tell of every group that the scan has measured.
-    pub(super) fn own_pages(&self) -> Option<&PageTable> {
-        self.pages.as_ref().filter(|_| self.plan != Plan::Create)
-    }
-
-    /// The medium holds pages of these values.
-    pub(super) fn proved(&self, extent: ExtentIndex, pages: PageSet, cvs: &[Cv]) {
-        let Some(table) = &self.pages else { return };
-        let first = self.geometry.pages_of_extent(extent).start;
-        for page in pages.iter() {
-            table.set(PageIndex(first + page as u64), cvs[page]);
-        }
-    }
-
     fn flush_every(&self) -> u64 {
         match self.plan {
             Plan::Create => FLUSH_NEW_EVERY,
@@ -228,28 +253,65 @@ impl<'a> Work<'a> {
         if self.terms.scope == Scope::Everything {
             return;
         }
-        let read = AtomicU64::new(0);
+        let base = match self.find_base(pool) {
+            Ok(base) => base,
+            Err(failure) => return self.stop(failure),
+        };
+        let scanned = self.measure(pool, base, &|| self.is_over(), &|extent, cvs| {
+            self.keep.scanned(extent, cvs);
+            self.update(|session| session.scanned(extent));
+        });
+        if let Err(failure) = scanned {
+            self.stop(failure);
+        }
+    }
+
+    /// Measures the target, but what still holds of the base.
+    pub(super) fn measure(
+        &self,
+        pool: &rayon::ThreadPool,
+        base: Option<&Base>,
+        stop: &(dyn Fn() -> bool + Sync),
+        each: &(dyn Fn(ExtentIndex, &[Cv]) + Sync),
+    ) -> Result<(), Failure> {
         let scan = Scan {
             volume: self.volume.as_ref(),
             geometry: self.geometry,
             from: self.from,
-            bytes_read: &read,
-            pages: self.pages.as_ref(),
-            known: None,
+            bytes_read: &self.counts.bytes_read,
+            pages: self.values.table(),
+            known: base.map(|base| Known {
+                index: &base.index,
+                changed: base.inheritance.changed(),
+                bytes_inherited: &self.counts.bytes_inherited,
+            }),
         };
-        let scanned = scan.run(pool, &|| self.is_over(), &|extent, cvs| {
+        let scanned = scan.run(pool, stop, &|extent, cvs| {
             for (group, cv) in self.geometry.groups_of(extent).zip(cvs.iter()) {
-                self.own.set(GroupIndex(group), *cv);
+                self.measured.set(GroupIndex(group), *cv);
             }
-            self.update(|session| session.scanned(extent));
+            each(extent, cvs);
         });
-        if let Err(error) = scanned {
-            self.stop(self.disk_failed(&error));
-        }
+        scanned.map_err(|error| self.disk_failed(&error))
     }
 
-    /// Before the first write: `inconsistent` is durable, the file has its
-    /// size, and the source knows.
+    /// The medium holds pages of these values.
+    pub(super) fn learn(&self, extent: ExtentIndex, pages: PageSet, cvs: &[Cv]) {
+        self.values.learn(self.geometry, extent, pages, cvs);
+    }
+
+    /// Reads the target beside the scan.
+    pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Failure> {
+        self.counts
+            .bytes_read
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.volume
+            .read_at(offset, bytes)
+            .map_err(|error| self.disk_failed(&error))
+    }
+
+    /// Before the first write: `inconsistent` and the undo are durable, no index is
+    /// left that would not know of it, the file has its size, and the source knows.
     pub(super) fn begin_overwrite(&self) -> Result<(), Failure> {
         if self.writing.load(Ordering::SeqCst) {
             return Ok(());
@@ -264,7 +326,20 @@ impl<'a> Work<'a> {
             Plan::Resize => None,
             _ => self.volume.durable_identity(),
         };
+        // What the ledger calls unsafe already loses nothing by being called so
+        // again, and its undo can be continued only by a run that the ledger
+        // names. Otherwise an undo that cannot be begun leaves no trace.
+        let continues = self.keep.continues();
+        if !continues {
+            self.keep.begin(self.volume.as_ref(), self.sender)?;
+        }
         marks.overwrite(identity.as_deref())?;
+        if continues {
+            self.keep.begin(self.volume.as_ref(), self.sender)?;
+        }
+        if let Some(own) = &self.own {
+            own.forget()?;
+        }
         self.volume
             .begin_overwrite()
             .map_err(|error| self.disk_failed(&error))?;
@@ -272,6 +347,27 @@ impl<'a> Work<'a> {
         drop(marks);
         // A link that is gone is found by the thread that listens to it.
         let _ = self.sender.control(state_frame(VolumeState::Inconsistent));
+        Ok(())
+    }
+
+    /// The run ended well: what it overwrote is kept for its time.
+    pub(super) fn keep_is_finished(&self) -> Option<UndoNote> {
+        self.keep.finish();
+        self.kept()
+    }
+
+    /// What can be brought back of what this run wrote.
+    pub(super) fn kept(&self) -> Option<UndoNote> {
+        self.keep.ended(self.stats().bytes_written)
+    }
+
+    /// Takes back what one of these runs said of the volume, durably, and says
+    /// so; nothing that the source says later is heard before.
+    pub(super) fn doubt(&self, runs: &[[u8; 16]]) -> Result<(), Failure> {
+        let doubted = self.marks().doubt(runs)?;
+        let answer = TargetFrame::Doubted(doubted).encode();
+        // A link that is gone is found by the thread that listens to it.
+        let _ = self.sender.control(Bytes::from(answer));
         Ok(())
     }
 
@@ -294,7 +390,8 @@ impl<'a> Work<'a> {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        self.session().stats()
+        let stats = self.session().stats();
+        self.counts.added_to(stats)
     }
 
     /// The target's disk failed, or is full.
@@ -326,6 +423,13 @@ impl<'a> Work<'a> {
         stopped.get_or_insert(failure);
         drop(stopped);
         self.end();
+    }
+
+    /// Does the part of one thread; a panic ends the run.
+    pub(super) fn guard(&self, part: impl FnOnce()) {
+        if let Err(failure) = guarded(part) {
+            self.stop(failure);
+        }
     }
 
     /// Lets every thread end.

@@ -48,6 +48,7 @@ fn old_consistent() -> Record {
         ended_unix_ms: Some(1_700_000_002_100),
         bytes_written: 479_612_928,
         proof: ProofLevel::Delta,
+        level: None,
         reason: None,
         epoch: 0,
     }

@@ -3,7 +3,9 @@
 
 mod contention;
 mod damage;
+mod doubt;
 mod golden;
 mod kill;
+mod promise;
 mod scene;
 mod story;

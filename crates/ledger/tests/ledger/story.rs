@@ -3,7 +3,7 @@
 use crate::scene::{Scene, identity, proof, run};
 use lockstep_ledger::{
     Identity, Ledger, LedgerError, MAX_RECORDS_PER_VOLUME, MAX_VOLUMES, Proof, ProofLevel,
-    Standing, State, VolumeKey, peek,
+    SourceLevel, Standing, State, VolumeKey, peek,
 };
 
 #[test]
@@ -32,6 +32,27 @@ fn a_run_that_writes_goes_from_unknown_through_inconsistent_to_consistent() {
         ("first", 1000)
     );
     assert_eq!((record.proof, record.epoch), (ProofLevel::Delta, 0));
+}
+
+#[test]
+fn how_still_the_source_was_is_recorded_of_what_is_consistent_only() {
+    let scene = Scene::new();
+    let claim = scene.open().claim(&scene.key, run("first")).unwrap();
+    let level = Some(SourceLevel::ApplicationConsistent);
+    let record = claim
+        .confirm(identity("a"), proof(7).of_source(level), 2000)
+        .unwrap();
+    assert_eq!(record.level, level);
+    assert_eq!(scene.standing(), Standing::Consistent(record));
+    let claim = scene.open().claim(&scene.key, run("second")).unwrap();
+    claim.overwrite(Some(identity("a"))).unwrap().abandon();
+    let Standing::Inconsistent(record) = scene.standing() else {
+        panic!("{:?}", scene.standing());
+    };
+    assert_eq!(record.level, None);
+    let claim = scene.open().claim(&scene.key, run("third")).unwrap();
+    let record = claim.confirm(identity("a"), proof(7), 3000).unwrap();
+    assert_eq!(record.level, None, "read without a snapshot");
 }
 
 #[test]

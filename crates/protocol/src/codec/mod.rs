@@ -5,12 +5,15 @@
 //! source → target
 //!   1 hello      u16 oldest, u16 newest, 16 B run, u64 size, flag compare,
 //!                flag everything, flag verify all, flag hold, flag larger,
-//!                u16 mode, flag chained digests, u64 seed, u16 window, identity, text source, text who
+//!                u16 mode, flag chained digests, flag full scan, u64 seed, u16 window,
+//!                identity, text source, text who
 //!   2 digests    u64 first group, 1 to 1024 × 32 B chaining value
 //!   3 counted    u64 extent
 //!   4 proceed
-//!   5 done       32 B root, u8 evidence: none, full, delta
+//!   5 done       32 B root, u8 evidence: none, full, delta,
+//!                u8 level: none, crash-, filesystem-, application-consistent
 //!   6 abort      failure
+//!   7 doubt      1 to 256 × 16 B run
 //!
 //! target → source
 //!   1 welcome    u16 version, u16 window, u8 plan, flag exists,
@@ -23,12 +26,17 @@
 //!   6 progress   stats
 //!   7 verified   32 B root, state, stats
 //!   8 failed     failure, state, stats
+//!   9 warning    text
+//!  10 undo       u8 stage: offered, begun, ended; u8 kept: nothing, reflink, log;
+//!                u64 until, u64 bytes, text why
+//!  11 doubted    flag downgraded
 //!
 //! flag           u8, 0 or 1
 //! text, identity u16 length, bytes
 //! failure        u8 exit code, text message, text hint
 //! state          u8: unknown, consistent, inconsistent, failed
-//! stats          u64 extents compared, u64 bytes written, u64 bytes verified
+//! stats          u64 extents compared, u64 bytes written, u64 bytes verified,
+//!                u64 bytes read, u64 bytes inherited
 //!
 //! data head      u8 encoding, u64 extent, 32 B data pages, 32 B zero pages, u16 0
 //! ```
@@ -43,7 +51,7 @@ use lockstep_merkle::{PageSet, Root};
 use thiserror::Error;
 
 use crate::limits::DATA_HEAD_LEN;
-use crate::message::{DataHead, Encoding, SourceFrame, TargetFrame};
+use crate::message::{DataHead, Doubted, Encoding, SourceFrame, TargetFrame};
 
 use read::Reader;
 use write::Writer;
@@ -75,10 +83,9 @@ impl SourceFrame {
             SourceFrame::Digests { first, cvs } => out.digests(*first, cvs),
             SourceFrame::Counted { extent } => out.u8(3).u64(extent.0).end(),
             SourceFrame::Proceed => out.u8(4).end(),
-            SourceFrame::Done { root, evidence } => {
-                out.u8(5).bytes(root.as_bytes()).evidence(*evidence).end();
-            }
+            SourceFrame::Done(word) => out.u8(5).last_word(word).end(),
             SourceFrame::Abort(failure) => out.u8(6).failure(failure).end(),
+            SourceFrame::Doubt { runs } => out.doubt(runs),
         }
         out.0
     }
@@ -96,11 +103,9 @@ impl SourceFrame {
                 extent: input.extent()?,
             },
             4 => SourceFrame::Proceed,
-            5 => SourceFrame::Done {
-                root: Root::from_bytes(input.array("root")?),
-                evidence: input.evidence()?,
-            },
+            5 => SourceFrame::Done(input.last_word()?),
             6 => SourceFrame::Abort(input.failure()?),
+            7 => input.doubt()?,
             other => return Err(Malformed::UnknownType(other)),
         };
         input.end()?;
@@ -134,6 +139,11 @@ impl TargetFrame {
                 state,
                 stats,
             } => out.u8(8).failure(failure).state(*state).stats(stats).end(),
+            TargetFrame::Warning(message) => out.u8(9).text(message.as_str()).end(),
+            TargetFrame::Undo(note) => out.undo(note),
+            TargetFrame::Doubted(doubted) => {
+                out.u8(11).flag(*doubted == Doubted::Downgraded).end();
+            }
         }
         out.0
     }
@@ -164,6 +174,9 @@ impl TargetFrame {
                 state: input.state()?,
                 stats: input.stats()?,
             },
+            9 => TargetFrame::Warning(input.text()?),
+            10 => TargetFrame::Undo(input.undo()?),
+            11 => TargetFrame::Doubted(input.doubted()?),
             other => return Err(Malformed::UnknownType(other)),
         };
         input.end()?;

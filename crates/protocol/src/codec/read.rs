@@ -2,14 +2,21 @@
 
 use lockstep_merkle::{
     Cv, EXTENT_SIZE, ExtentIndex, GROUP_SIZE, GroupIndex, GroupSet, MAX_VOLUME_SIZE,
-    PAGES_PER_EXTENT, PageDigest,
+    PAGES_PER_EXTENT, PageDigest, Root,
 };
 
 use super::Malformed;
 use crate::failure::{Failure, FailureKind};
-use crate::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY, MAX_TEXT, MAX_WANTS_PER_EXTENT, MAX_WINDOW};
-use crate::message::{Hello, Plan, SourceFrame, Stats, Text, VolumeState, Want, Welcome};
-use crate::terms::{DigestKind, Evidence, Hold, Purpose, Scope, VerifyScope};
+use crate::limits::{
+    MAX_CVS_PER_FRAME, MAX_DOUBTED_RUNS, MAX_IDENTITY, MAX_TEXT, MAX_WANTS_PER_EXTENT, MAX_WINDOW,
+};
+use crate::message::{
+    Doubted, Hello, Plan, SourceFrame, Stats, Text, UndoKind, UndoNote, UndoStage, VolumeState,
+    Want, Welcome,
+};
+use crate::terms::{
+    DigestKind, Evidence, Hold, LastWord, Purpose, Scope, SourceLevel, VerifyScope,
+};
 
 /// Extents of the largest volume.
 const MAX_EXTENTS: u64 = MAX_VOLUME_SIZE / EXTENT_SIZE as u64;
@@ -18,6 +25,9 @@ const MAX_GROUPS: u64 = MAX_VOLUME_SIZE / GROUP_SIZE as u64;
 /// Bytes that a target can have written: all of the largest volume, at every
 /// want. Sums over many targets stay far from an overflow.
 const MAX_BYTES: u64 = MAX_VOLUME_SIZE * MAX_WANTS_PER_EXTENT as u64;
+/// A sample and a scan, then for each want the digests and what completes the
+/// pages that came.
+const MAX_BYTES_READ: u64 = 2 * MAX_VOLUME_SIZE + 2 * MAX_BYTES;
 
 /// What is left to read of a frame.
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
@@ -63,7 +73,25 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn evidence(&mut self) -> Result<Evidence, Malformed> {
+    pub(super) fn last_word(&mut self) -> Result<LastWord, Malformed> {
+        Ok(LastWord {
+            root: Root::from_bytes(self.array("root")?),
+            evidence: self.evidence()?,
+            level: self.level()?,
+        })
+    }
+
+    fn level(&mut self) -> Result<Option<SourceLevel>, Malformed> {
+        match self.u8("level")? {
+            0 => Ok(None),
+            1 => Ok(Some(SourceLevel::CrashConsistent)),
+            2 => Ok(Some(SourceLevel::FilesystemConsistent)),
+            3 => Ok(Some(SourceLevel::ApplicationConsistent)),
+            _ => Err(Malformed::OutOfRange("level")),
+        }
+    }
+
+    fn evidence(&mut self) -> Result<Evidence, Malformed> {
         match self.u8("evidence")? {
             0 => Ok(Evidence::None),
             1 => Ok(Evidence::Full),
@@ -93,7 +121,7 @@ impl Reader<'_> {
         Ok(head)
     }
 
-    fn text(&mut self) -> Result<Text, Malformed> {
+    pub(super) fn text(&mut self) -> Result<Text, Malformed> {
         let bytes = self.sized(MAX_TEXT, "text")?;
         Ok(Text::new(&String::from_utf8_lossy(bytes)))
     }
@@ -125,6 +153,28 @@ impl Reader<'_> {
             extents_compared: self.at_most(MAX_EXTENTS, "number of extents compared")?,
             bytes_written: self.at_most(MAX_BYTES, "number of bytes written")?,
             bytes_verified: self.at_most(MAX_BYTES, "number of bytes verified")?,
+            bytes_read: self.at_most(MAX_BYTES_READ, "number of bytes read")?,
+            bytes_inherited: self.at_most(MAX_VOLUME_SIZE, "number of bytes inherited")?,
+        })
+    }
+
+    pub(super) fn undo(&mut self) -> Result<UndoNote, Malformed> {
+        Ok(UndoNote {
+            stage: match self.u8("stage of an undo")? {
+                0 => UndoStage::Offered,
+                1 => UndoStage::Begun,
+                2 => UndoStage::Ended,
+                _ => return Err(Malformed::OutOfRange("stage of an undo")),
+            },
+            kept: match self.u8("kind of an undo")? {
+                0 => None,
+                1 => Some(UndoKind::Reflink),
+                2 => Some(UndoKind::Log),
+                _ => return Err(Malformed::OutOfRange("kind of an undo")),
+            },
+            until_unix_ms: self.u64("end of an undo")?,
+            bytes: self.u64("number of bytes kept")?,
+            why: self.text()?,
         })
     }
 
@@ -158,6 +208,7 @@ impl Reader<'_> {
             allow_larger,
             mode_bits,
             digests: self.either("digests", DigestKind::Seeded, DigestKind::Chained)?,
+            full_scan: self.flag("full scan")?,
             seed: self.u64("seed")?,
             window: self.window()?,
             identity: self.identity()?,
@@ -199,6 +250,23 @@ impl Reader<'_> {
         let cvs = cvs.iter().map(|bytes| Cv::from_bytes(*bytes)).collect();
         self.0 = &[];
         Ok(SourceFrame::Digests { first, cvs })
+    }
+
+    pub(super) fn doubt(&mut self) -> Result<SourceFrame, Malformed> {
+        let (runs, rest) = self.0.as_chunks::<16>();
+        if !rest.is_empty() {
+            return Err(Malformed::Short("runs"));
+        }
+        if runs.is_empty() || runs.len() > MAX_DOUBTED_RUNS {
+            return Err(Malformed::OutOfRange("number of runs"));
+        }
+        let runs = runs.to_vec();
+        self.0 = &[];
+        Ok(SourceFrame::Doubt { runs })
+    }
+
+    pub(super) fn doubted(&mut self) -> Result<Doubted, Malformed> {
+        self.either("downgrade", Doubted::Stands, Doubted::Downgraded)
     }
 
     pub(super) fn welcome(&mut self) -> Result<Welcome, Malformed> {

@@ -3,9 +3,13 @@
 use lockstep_merkle::{Cv, GroupIndex, PAGES_PER_EXTENT};
 
 use crate::failure::Failure;
-use crate::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY};
-use crate::message::{Hello, Plan, Stats, Text, VolumeState, Want, Welcome};
-use crate::terms::{DigestKind, Evidence, Hold, Purpose, Scope, VerifyScope};
+use crate::limits::{MAX_CVS_PER_FRAME, MAX_DOUBTED_RUNS, MAX_IDENTITY};
+use crate::message::{
+    Hello, Plan, Stats, Text, UndoKind, UndoNote, UndoStage, VolumeState, Want, Welcome,
+};
+use crate::terms::{
+    DigestKind, Evidence, Hold, LastWord, Purpose, Scope, SourceLevel, VerifyScope,
+};
 
 /// The frame being written.
 pub(super) struct Writer(pub(super) Vec<u8>);
@@ -33,17 +37,24 @@ impl Writer {
         self.u8(u8::from(value))
     }
 
-    pub(super) fn evidence(&mut self, evidence: Evidence) -> &mut Writer {
-        self.u8(match evidence {
-            Evidence::None => 0,
-            Evidence::Full => 1,
-            Evidence::Delta => 2,
-        })
+    pub(super) fn last_word(&mut self, word: &LastWord) -> &mut Writer {
+        self.bytes(word.root.as_bytes())
+            .u8(match word.evidence {
+                Evidence::None => 0,
+                Evidence::Full => 1,
+                Evidence::Delta => 2,
+            })
+            .u8(match word.level {
+                None => 0,
+                Some(SourceLevel::CrashConsistent) => 1,
+                Some(SourceLevel::FilesystemConsistent) => 2,
+                Some(SourceLevel::ApplicationConsistent) => 3,
+            })
     }
 
     pub(super) fn end(&mut self) {}
 
-    fn text(&mut self, text: &str) -> &mut Writer {
+    pub(super) fn text(&mut self, text: &str) -> &mut Writer {
         let text = Text::new(text);
         self.sized(text.as_str().as_bytes())
     }
@@ -77,6 +88,8 @@ impl Writer {
         self.u64(stats.extents_compared)
             .u64(stats.bytes_written)
             .u64(stats.bytes_verified)
+            .u64(stats.bytes_read)
+            .u64(stats.bytes_inherited)
     }
 
     pub(super) fn hello(&mut self, hello: &Hello) {
@@ -88,7 +101,8 @@ impl Writer {
             .flag(hello.hold == Hold::UntilProceed)
             .flag(hello.allow_larger);
         self.u16(hello.mode_bits)
-            .flag(hello.digests == DigestKind::Chained);
+            .flag(hello.digests == DigestKind::Chained)
+            .flag(hello.full_scan);
         self.u64(hello.seed).u16(hello.window);
         self.identity(&hello.identity)
             .text(hello.source.as_str())
@@ -99,6 +113,13 @@ impl Writer {
         self.u8(2).u64(first.0);
         for cv in &cvs[..cvs.len().min(MAX_CVS_PER_FRAME)] {
             self.bytes(cv.as_bytes());
+        }
+    }
+
+    pub(super) fn doubt(&mut self, runs: &[[u8; 16]]) {
+        self.u8(7);
+        for run in &runs[..runs.len().min(MAX_DOUBTED_RUNS)] {
+            self.bytes(run);
         }
     }
 
@@ -115,6 +136,22 @@ impl Writer {
         self.state(welcome.standing)
             .flag(welcome.has_medium)
             .identity(&welcome.identity);
+    }
+
+    pub(super) fn undo(&mut self, note: &UndoNote) {
+        self.u8(10).u8(match note.stage {
+            UndoStage::Offered => 0,
+            UndoStage::Begun => 1,
+            UndoStage::Ended => 2,
+        });
+        self.u8(match note.kept {
+            None => 0,
+            Some(UndoKind::Reflink) => 1,
+            Some(UndoKind::Log) => 2,
+        });
+        self.u64(note.until_unix_ms)
+            .u64(note.bytes)
+            .text(note.why.as_str());
     }
 
     pub(super) fn want(&mut self, want: &Want) {

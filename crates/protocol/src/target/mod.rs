@@ -33,7 +33,7 @@ use lockstep_merkle::{Cv, CvTable, ExtentIndex, Fold, FoldError, GroupIndex, Pag
 
 use crate::limits::{MAX_REPAIRS, MAX_UNCHECKED_EXTENTS, MAX_UNFLUSHED_EXTENTS};
 use crate::message::{DataHead, Plan, Stats};
-use crate::terms::{Evidence, Purpose, Terms, Violation};
+use crate::terms::{LastWord, Purpose, Terms, Violation};
 
 pub use orders::{Applied, ApplyOrder, CheckOrder, Exhausted, FlushTicket, WantMode, WantOrder};
 
@@ -67,7 +67,7 @@ pub struct TargetSession {
     settled: u64,
     stats: Stats,
     announced: bool,
-    done: Option<(Root, Evidence)>,
+    done: Option<LastWord>,
 }
 
 impl TargetSession {
@@ -373,24 +373,24 @@ impl TargetSession {
     /// # Errors
     /// [`Violation`] when digests are missing, it comes twice, or the root is
     /// not that of the digests.
-    pub fn done(&mut self, root: Root, evidence: Evidence) -> Result<(), Violation> {
+    pub fn done(&mut self, word: LastWord) -> Result<(), Violation> {
         if self.done.is_some() || self.groups_digested != self.terms.geometry.group_count() {
             return Err(Violation::OutOfTurn {
                 frame: "done",
                 stage: "waiting for digests",
             });
         }
-        if self.promised.clone().finish() != Ok(root) {
+        if self.promised.clone().finish() != Ok(word.root) {
             return Err(Violation::Contradiction { what: "root" });
         }
-        self.done = Some((root, evidence));
+        self.done = Some(word);
         Ok(())
     }
 
-    /// The source's root and what it says for it, when `Done` came, every
-    /// extent is settled and writing is allowed.
+    /// The source's last word, when `Done` came, every extent is settled and
+    /// writing is allowed.
     #[must_use]
-    pub fn settled(&self) -> Option<(Root, Evidence)> {
+    pub fn settled(&self) -> Option<LastWord> {
         let all = self.settled == self.terms.geometry.extent_count();
         self.done.filter(|_| all && self.stage == Stage::Working)
     }

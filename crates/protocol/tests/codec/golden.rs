@@ -5,8 +5,9 @@
 
 use lockstep_merkle::{Cv, ExtentIndex, GroupIndex, GroupSet, PageDigest, PageSet, Root};
 use lockstep_protocol::{
-    DataHead, DigestKind, Encoding, Evidence, Failure, FailureKind, Hello, Hold, Plan, Purpose,
-    Scope, SourceFrame, Stats, TargetFrame, Text, VerifyScope, VolumeState, Want, Welcome,
+    DataHead, DigestKind, Doubted, Encoding, Evidence, Failure, FailureKind, Hello, Hold, LastWord,
+    Plan, Purpose, Scope, SourceFrame, SourceLevel, Stats, TargetFrame, Text, UndoKind, UndoNote,
+    UndoStage, VerifyScope, VolumeState, Want, Welcome,
 };
 
 const VERSION_1: &str = include_str!("../vectors/frames-v1.txt");
@@ -25,6 +26,7 @@ pub(super) fn sample_source_frames() -> Vec<SourceFrame> {
             allow_larger: true,
             mode_bits: 0o640,
             digests: DigestKind::Chained,
+            full_scan: true,
             seed: 0x1112_1314_1516_1718,
             window: 32,
             identity: vec![0xaa, 0xbb],
@@ -39,11 +41,15 @@ pub(super) fn sample_source_frames() -> Vec<SourceFrame> {
             extent: ExtentIndex(0x0203),
         },
         SourceFrame::Proceed,
-        SourceFrame::Done {
+        SourceFrame::Done(LastWord {
             root: Root::from_bytes([0xd0; 32]),
             evidence: Evidence::Full,
-        },
+            level: Some(SourceLevel::FilesystemConsistent),
+        }),
         SourceFrame::Abort(failure()),
+        SourceFrame::Doubt {
+            runs: vec![*b"a run of 16 byte", [0xe0; 16]],
+        },
     ]
 }
 
@@ -82,6 +88,15 @@ pub(super) fn sample_target_frames() -> Vec<TargetFrame> {
             state: VolumeState::Failed,
             stats: stats(),
         },
+        TargetFrame::Warning(Text::new("look")),
+        TargetFrame::Undo(UndoNote {
+            stage: UndoStage::Begun,
+            kept: Some(UndoKind::Log),
+            until_unix_ms: 0x0102_0304_0506,
+            bytes: 0x0708,
+            why: Text::new("w"),
+        }),
+        TargetFrame::Doubted(Doubted::Downgraded),
     ]
 }
 
@@ -109,6 +124,8 @@ fn stats() -> Stats {
         extents_compared: 0x0a,
         bytes_written: 0x0b0c,
         bytes_verified: 0x0d0e_0f00,
+        bytes_read: 0x1011,
+        bytes_inherited: 0x1213_1415,
     }
 }
 
@@ -151,8 +168,8 @@ fn the_bytes_of_version_1_stay_what_they_are() {
 #[test]
 fn the_bytes_of_version_1_are_still_understood() {
     let lines = lines();
-    let (source, rest) = lines.split_at(6);
-    let (target, heads) = rest.split_at(8);
+    let (source, rest) = lines.split_at(7);
+    let (target, heads) = rest.split_at(11);
     for ((_, bytes), frame) in source.iter().zip(sample_source_frames()) {
         assert_eq!(SourceFrame::decode(bytes), Ok(frame));
     }

@@ -3,10 +3,11 @@
 use lockstep_merkle::{
     Cv, ExtentIndex, GroupIndex, GroupSet, MAX_VOLUME_SIZE, PageDigest, PageSet, Root,
 };
-use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_IDENTITY, MAX_WINDOW};
+use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_DOUBTED_RUNS, MAX_IDENTITY, MAX_WINDOW};
 use lockstep_protocol::{
-    DataHead, DigestKind, Encoding, Evidence, Failure, FailureKind, Hello, Hold, Plan, Purpose,
-    Scope, SourceFrame, Stats, TargetFrame, Text, VerifyScope, VolumeState, Want, Welcome,
+    DataHead, DigestKind, Doubted, Encoding, Evidence, Failure, FailureKind, Hello, Hold, LastWord,
+    Plan, Purpose, Scope, SourceFrame, SourceLevel, Stats, TargetFrame, Text, UndoKind, UndoNote,
+    UndoStage, VerifyScope, VolumeState, Want, Welcome,
 };
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any};
@@ -24,8 +25,19 @@ fn root() -> impl Strategy<Value = Root> {
     any::<[u8; 32]>().prop_map(Root::from_bytes)
 }
 
-fn evidence() -> impl Strategy<Value = Evidence> {
-    sample::select(vec![Evidence::None, Evidence::Full, Evidence::Delta])
+fn last_word() -> impl Strategy<Value = LastWord> {
+    let evidence = sample::select(vec![Evidence::None, Evidence::Full, Evidence::Delta]);
+    let level = sample::select(vec![
+        None,
+        Some(SourceLevel::CrashConsistent),
+        Some(SourceLevel::FilesystemConsistent),
+        Some(SourceLevel::ApplicationConsistent),
+    ]);
+    (root(), evidence, level).prop_map(|(root, evidence, level)| LastWord {
+        root,
+        evidence,
+        level,
+    })
 }
 
 fn extent() -> impl Strategy<Value = ExtentIndex> {
@@ -48,13 +60,14 @@ fn state() -> impl Strategy<Value = VolumeState> {
 fn stats() -> impl Strategy<Value = Stats> {
     (
         0..=MAX_VOLUME_SIZE >> 20,
-        0..=MAX_VOLUME_SIZE,
-        0..=MAX_VOLUME_SIZE,
+        std::array::from_fn::<_, 4, _>(|_| 0..=MAX_VOLUME_SIZE),
     )
-        .prop_map(|(extents_compared, bytes_written, bytes_verified)| Stats {
+        .prop_map(|(extents_compared, bytes)| Stats {
             extents_compared,
-            bytes_written,
-            bytes_verified,
+            bytes_written: bytes[0],
+            bytes_verified: bytes[1],
+            bytes_read: bytes[2],
+            bytes_inherited: bytes[3],
         })
 }
 
@@ -98,12 +111,12 @@ fn hello() -> impl Strategy<Value = Hello> {
         any::<[u8; 16]>(),
         0..=MAX_VOLUME_SIZE,
         0_u16..=0o777,
-        (any::<u64>(), any::<bool>()),
+        (any::<u64>(), any::<[bool; 2]>()),
         1..=MAX_WINDOW,
     );
     (numbers, flags(), identity(), text(), text()).prop_map(
         |(numbers, flags, identity, source, who)| {
-            let (versions, run, size, mode_bits, (seed, is_chained), window) = numbers;
+            let (versions, run, size, mode_bits, (seed, [is_chained, full_scan]), window) = numbers;
             let (purpose, scope, verify, hold, allow_larger) = flags;
             Hello {
                 oldest: versions[0].min(versions[1]),
@@ -120,6 +133,7 @@ fn hello() -> impl Strategy<Value = Hello> {
                     true => DigestKind::Chained,
                     false => DigestKind::Seeded,
                 },
+                full_scan,
                 seed,
                 window,
                 identity,
@@ -183,8 +197,9 @@ pub(super) fn source_frame() -> impl Strategy<Value = SourceFrame> {
         digests(),
         extent().prop_map(|extent| SourceFrame::Counted { extent }),
         Just(SourceFrame::Proceed),
-        (root(), evidence()).prop_map(|(root, evidence)| SourceFrame::Done { root, evidence }),
+        last_word().prop_map(SourceFrame::Done),
         failure().prop_map(SourceFrame::Abort),
+        vec(any::<[u8; 16]>(), 1..=MAX_DOUBTED_RUNS).prop_map(|runs| SourceFrame::Doubt { runs }),
     ]
 }
 
@@ -197,6 +212,7 @@ pub(super) fn target_frame() -> impl Strategy<Value = TargetFrame> {
         state().prop_map(TargetFrame::State),
         stats().prop_map(TargetFrame::Compared),
         stats().prop_map(TargetFrame::Progress),
+        undo().prop_map(TargetFrame::Undo),
         (root(), state(), stats()).prop_map(|(root, state, stats)| TargetFrame::Verified {
             root,
             state,
@@ -207,7 +223,22 @@ pub(super) fn target_frame() -> impl Strategy<Value = TargetFrame> {
             state,
             stats
         }),
+        text().prop_map(TargetFrame::Warning),
+        sample::select(vec![Doubted::Downgraded, Doubted::Stands]).prop_map(TargetFrame::Doubted),
     ]
+}
+
+fn undo() -> impl Strategy<Value = UndoNote> {
+    let stage = sample::select(vec![UndoStage::Offered, UndoStage::Begun, UndoStage::Ended]);
+    let kept = sample::select(vec![None, Some(UndoKind::Reflink), Some(UndoKind::Log)]);
+    let numbers = (any::<u64>(), any::<u64>());
+    (stage, kept, numbers, text()).prop_map(|(stage, kept, (until_unix_ms, bytes), why)| UndoNote {
+        stage,
+        kept,
+        until_unix_ms,
+        bytes,
+        why,
+    })
 }
 
 pub(super) fn data_head() -> impl Strategy<Value = DataHead> {

@@ -6,8 +6,8 @@ use lockstep_merkle::{
 };
 use lockstep_protocol::limits::{DATA_HEAD_LEN, MAX_WINDOW};
 use lockstep_protocol::{
-    DataHead, Encoding, Evidence, Failure, FailureKind, Plan, SourceFrame, Stats, TargetFrame,
-    VolumeState, Want, Welcome,
+    DataHead, Encoding, Evidence, Failure, FailureKind, LastWord, Plan, SourceFrame, Stats,
+    TargetFrame, Text, VolumeState, Want, Welcome,
 };
 
 use crate::random::Random;
@@ -61,10 +61,11 @@ fn source_frame(random: &mut Random, extents: u64, known: &SourceFrame) -> Sourc
         1 => SourceFrame::Counted {
             extent: extent(random, extents),
         },
-        2 => SourceFrame::Done {
+        2 => SourceFrame::Done(LastWord {
             root: Root::from_bytes([random.below(256) as u8; 32]),
             evidence: Evidence::Full,
-        },
+            level: None,
+        }),
         3 => SourceFrame::Abort(Failure::new(FailureKind::Io, "gone")),
         4 => SourceFrame::Digests {
             first: GroupIndex(extent(random, extents).0.min(MAX_VOLUME_SIZE >> 20) * 16),
@@ -84,12 +85,13 @@ fn altered(random: &mut Random, known: &SourceFrame) -> SourceFrame {
         }
         SourceFrame::Hello(hello) => hello.size ^= 1 << random.below(20),
         SourceFrame::Counted { extent } => extent.0 ^= 1,
-        SourceFrame::Done { evidence, .. } => {
-            *evidence = match evidence {
+        SourceFrame::Done(word) => {
+            word.evidence = match word.evidence {
                 Evidence::None => Evidence::Full,
                 Evidence::Full | Evidence::Delta => Evidence::None,
             }
         }
+        SourceFrame::Doubt { runs } => runs.push([random.below(256) as u8; 16]),
         SourceFrame::Proceed | SourceFrame::Abort(_) => {}
     }
     frame
@@ -97,7 +99,7 @@ fn altered(random: &mut Random, known: &SourceFrame) -> SourceFrame {
 
 fn target_frame(random: &mut Random, extents: u64, done: Option<Root>) -> TargetFrame {
     let stats = Stats::default();
-    match random.below(8) {
+    match random.below(9) {
         0 => TargetFrame::Welcome(Welcome {
             version: random.below(3) as u16,
             window: 1 + random.below(usize::from(MAX_WINDOW)) as u16,
@@ -120,6 +122,7 @@ fn target_frame(random: &mut Random, extents: u64, done: Option<Root>) -> Target
             state: VolumeState::Consistent,
             stats,
         },
+        5 => TargetFrame::Warning(Text::new("look")),
         _ => TargetFrame::Want(want(random, extents)),
     }
 }

@@ -5,7 +5,7 @@ use lockstep_merkle::{
     Root, extent_cvs, fold, is_zero, page_digest,
 };
 use lockstep_protocol::{
-    DataHead, DigestKind, Encoding, Evidence, Hello, Served, SourceFrame, SourceSession,
+    DataHead, DigestKind, Encoding, Evidence, Hello, LastWord, Served, SourceFrame, SourceSession,
     TargetFrame, Terms, Text, Violation, Want,
 };
 
@@ -82,6 +82,7 @@ impl SourceEnd {
             allow_larger: false,
             mode_bits: 0o600,
             digests: DigestKind::Seeded,
+            full_scan: false,
             seed: self.seed.0,
             window: self.terms.window,
             identity: Vec::new(),
@@ -145,14 +146,15 @@ impl SourceEnd {
         let root = fold(self.terms.geometry, cvs).unwrap();
         self.session.finished(root);
         self.done = Some(root);
-        SourceFrame::Done {
+        SourceFrame::Done(LastWord {
             root,
             evidence: if self.changed {
                 Evidence::None
             } else {
                 Evidence::Full
             },
-        }
+            level: None,
+        })
     }
 
     /// Somebody writes to the source while it is read.
@@ -193,7 +195,8 @@ impl SourceEnd {
             }
             Ok(Served::Welcomed(_)) => self.welcomed = true,
             Ok(Served::State(_)) => self.states += 1,
-            Ok(Served::Progress(_)) => {}
+            Ok(Served::Progress(_) | Served::Warning(_) | Served::Undo(_) | Served::Doubted(_)) => {
+            }
         }
     }
 

@@ -10,8 +10,8 @@ use lockstep_merkle::{
 use lockstep_protocol::limits::DATA_HEAD_LEN;
 use lockstep_protocol::{
     Applied, ApplyOrder, CheckOrder, DataHead, Evidence, Failure, FailureKind, FlushTicket, Hello,
-    Plan, SourceFrame, Stats, TargetFrame, TargetSession, Terms, Violation, VolumeState, Want,
-    WantMode, WantOrder, Welcome,
+    LastWord, Plan, SourceFrame, Stats, TargetFrame, TargetSession, Terms, Violation, VolumeState,
+    Want, WantMode, WantOrder, Welcome,
 };
 
 use crate::disk::Disk;
@@ -174,8 +174,8 @@ impl TargetEnd {
             SourceFrame::Digests { first, cvs } => session.digests(first, &cvs),
             SourceFrame::Counted { extent } => session.counted(extent),
             SourceFrame::Proceed => session.proceed(),
-            SourceFrame::Done { root, evidence } => session.done(root, evidence),
-            SourceFrame::Hello(_) | SourceFrame::Abort(_) => Ok(()),
+            SourceFrame::Done(word) => session.done(word),
+            SourceFrame::Hello(_) | SourceFrame::Abort(_) | SourceFrame::Doubt { .. } => Ok(()),
         };
         match result {
             Ok(()) => Vec::new(),
@@ -289,7 +289,7 @@ impl TargetEnd {
     }
 
     fn verify(&mut self) -> Vec<TargetFrame> {
-        let Some((session, (root, evidence))) = self
+        let Some((session, LastWord { root, evidence, .. })) = self
             .running
             .as_ref()
             .and_then(|running| Some((&running.session, running.session.settled()?)))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lockstep_merkle::{Cv, CvTable, ExtentIndex, GroupIndex, MAX_VOLUME_SIZE, PageSet, Root};
 use lockstep_protocol::{Applied, Evidence, Plan, Scope, TargetSession, Terms, Violation};
 
-use crate::rig::{FIRST, MIB, STALE, compared, groups, head, page, promised, target, terms};
+use crate::rig::{FIRST, MIB, STALE, compared, groups, head, page, promised, target, terms, word};
 
 #[test]
 fn a_group_that_was_not_measured_is_not_proved() {
@@ -90,19 +90,19 @@ fn done_waits_for_the_last_digest_comes_once_and_names_their_root() {
     let root = target.root();
     target.scan();
     target.digest(0..15);
-    assert!(target.session.done(root, Evidence::Full).is_err());
+    assert!(target.session.done(word(root, Evidence::Full)).is_err());
     target.digest(15..16);
     let other = Root::from_bytes([9; 32]);
     let contradiction = Violation::Contradiction { what: "root" };
     assert_eq!(
-        target.session.done(other, Evidence::Full),
+        target.session.done(word(other, Evidence::Full)),
         Err(contradiction)
     );
     assert_eq!(target.session.settled(), None);
-    target.session.done(root, Evidence::None).unwrap();
-    assert_eq!(target.session.settled(), Some((root, Evidence::None)));
-    assert!(target.session.done(root, Evidence::Full).is_err());
-    assert_eq!(target.session.settled(), Some((root, Evidence::None)));
+    target.session.done(word(root, Evidence::None)).unwrap();
+    assert_eq!(target.session.settled(), Some(word(root, Evidence::None)));
+    assert!(target.session.done(word(root, Evidence::Full)).is_err());
+    assert_eq!(target.session.settled(), Some(word(root, Evidence::None)));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_vast_size_costs_nothing_until_it_is_paid_for_in_digests() {
     assert_eq!(session.stats().extents_compared, 1);
     assert!(
         session
-            .done(Root::from_bytes([0; 32]), Evidence::Full)
+            .done(word(Root::from_bytes([0; 32]), Evidence::Full))
             .is_err()
     );
     let last = ExtentIndex(terms.geometry.extent_count() - 1);

@@ -7,8 +7,8 @@ use lockstep_merkle::{
     Root, fold,
 };
 use lockstep_protocol::{
-    Applied, ApplyOrder, CheckOrder, DataHead, Encoding, Evidence, Exhausted, Hold, Plan, Purpose,
-    Scope, TargetSession, Terms, VerifyScope, Violation, WantOrder,
+    Applied, ApplyOrder, CheckOrder, DataHead, Encoding, Evidence, Exhausted, Hold, LastWord, Plan,
+    Purpose, Scope, SourceLevel, TargetSession, Terms, VerifyScope, Violation, WantOrder,
 };
 
 pub(crate) const MIB: u64 = EXTENT_SIZE as u64;
@@ -30,6 +30,15 @@ pub(crate) fn promised(group: u64) -> Cv {
     let mut bytes = [0xee; 32];
     bytes[..8].copy_from_slice(&group.to_le_bytes());
     Cv::from_bytes(bytes)
+}
+
+/// A source's last word.
+pub(crate) fn word(root: Root, evidence: Evidence) -> LastWord {
+    LastWord {
+        root,
+        evidence,
+        level: Some(SourceLevel::CrashConsistent),
+    }
 }
 
 pub(crate) const STALE: Cv = Cv::from_bytes([1; 32]);
@@ -85,7 +94,9 @@ impl Target {
     }
 
     pub(crate) fn done(&mut self) {
-        self.session.done(self.root(), Evidence::Full).unwrap();
+        self.session
+            .done(word(self.root(), Evidence::Full))
+            .unwrap();
     }
 
     /// Asks, gets exactly what was asked for, and writes it.
@@ -141,7 +152,7 @@ impl Target {
     }
 
     pub(crate) fn is_proved(&self) -> bool {
-        let Some((root, _)) = self.session.settled() else {
+        let Some(LastWord { root, .. }) = self.session.settled() else {
             return false;
         };
         assert_eq!(

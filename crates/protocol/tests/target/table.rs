@@ -3,7 +3,7 @@
 use lockstep_merkle::GroupIndex;
 use lockstep_protocol::{Evidence, Hold, Terms};
 
-use crate::rig::{FIRST, MIB, Target, compared, head, page, promised, target, terms};
+use crate::rig::{FIRST, MIB, Target, compared, head, page, promised, target, terms, word};
 
 /// Rows: how far extent 0 is. Columns: what the source says next. `-` is a violation.
 const ANSWERS: &str = "
@@ -120,7 +120,7 @@ fn answers(scenario: fn() -> Target) -> [bool; 5] {
         scenario().session.counted(FIRST).is_ok(),
         scenario().session.arrived(&data).is_ok(),
         scenario().session.proceed().is_ok(),
-        scenario().session.done(root, Evidence::Full).is_ok(),
+        scenario().session.done(word(root, Evidence::Full)).is_ok(),
         scenario()
             .session
             .digests(GroupIndex(0), &[promised(0)])

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lockstep_quiesce::{MAX_LIMIT, MAX_MOUNT_POINTS, Quiesce, QuiesceError, Refusal};
+use lockstep_quiesce::{MAX_LIMIT, MAX_MOUNT_POINTS, Quiesce, QuiesceError, Refusal, freeze_order};
 
 use crate::lab::{Lab, Mounted, folder, freezing, hooks_only, need, run, text};
 
@@ -58,6 +58,33 @@ fn check(lab: &Lab, change: impl FnOnce(&mut Quiesce)) -> Result<(), Refusal> {
     let mut quiesce = lab.quiesce();
     change(&mut quiesce);
     quiesce.check()
+}
+
+/// Whatever order they are named in.
+#[test]
+fn a_filesystem_in_an_image_is_frozen_before_the_one_that_holds_the_image() {
+    let outer = need!(Mounted::new("ext4", 64));
+    let within = outer.point.join("inner");
+    std::fs::create_dir(&within).unwrap();
+    // Its image lies on the outer filesystem, its mount point in it.
+    let inner = need!(Mounted::within(&within, "ext4", 16));
+    let (outer_point, inner_point) = (outer.point.clone(), inner.point.clone());
+    for named in [
+        vec![outer_point.clone(), inner_point.clone()],
+        vec![
+            inner_point.clone(),
+            outer_point.clone(),
+            inner_point.clone(),
+        ],
+    ] {
+        let order = freeze_order(&named).unwrap();
+        assert_eq!(order, [inner_point.clone(), outer_point.clone()]);
+        let state = folder();
+        let mut quiesce = hooks_only(state.path());
+        quiesce.freeze = order;
+        quiesce.limit = Duration::from_secs(1);
+        quiesce.check().unwrap();
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Real logical volumes, which few machines have: `tests/lvm-in-vm` says how to run these.
+//! Real logical volumes, which few machines have: `tests/vm/run lvm-provider` brings one.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;

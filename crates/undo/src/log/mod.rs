@@ -9,13 +9,14 @@ mod survey;
 mod tests;
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use lockstep_merkle::{ExtentIndex, PAGE_SIZE};
+use lockstep_merkle::{PAGE_SIZE, PageSet};
+use rustix::fs::{Advice, fadvise};
 
 pub(crate) use format::{HEAD_BYTES, LOG_HEADER_BYTES};
 pub(crate) use sealed::PreImage;
@@ -26,8 +27,8 @@ use crate::folder::{self, Access};
 use crate::record::{LogFacts, LogId};
 use crate::steps::{Step, Steps};
 use covered::bytes_of;
-use format::{ALIGNMENT, Head, LogKey, encode_header, is_page_start};
-use pieces::{Piece, cut, extents};
+use format::{Head, LogKey, encode_header, is_page_start};
+use pieces::{Piece, Stretch, cut, extents};
 use survey::{Reader, Survey, survey};
 
 /// A log that a run appends to, from any number of threads.
@@ -107,13 +108,33 @@ impl PreImageLog {
     /// # Errors
     /// [`LogError`]; then the range must not be overwritten. All that was kept before is still good.
     pub fn append(&self, offset: u64, bytes: &[u8]) -> Result<Ticket, LogError> {
-        let range = self.checked(offset, bytes.len() as u64)?;
-        for (extent, pages) in extents(&range) {
-            let part = bytes_of(self.size, extent, &pages);
-            let part = (part.start - offset) as usize..(part.end - offset) as usize;
-            self.append_in(extent, &pages, &bytes[part])?;
+        self.append_all(&[(offset, bytes)])
+    }
+
+    /// [`PreImageLog::append`] of several ranges in rising order, none of which touches another's
+    /// bytes, as one write. The ticket covers them and everything before.
+    ///
+    /// # Errors
+    /// As [`PreImageLog::append`]; nothing of any range is kept then that was not before.
+    pub fn append_all(&self, ranges: &[(u64, &[u8])]) -> Result<Ticket, LogError> {
+        let stretches = self.stretches(ranges)?;
+        loop {
+            // Hashed without the lock and written with it: the kernel lets only one thread write into
+            // a file at a time anyway.
+            let missing = Self::missing_of(&self.state(), &stretches);
+            let pieces: Vec<Vec<Piece>> = stretches
+                .iter()
+                .zip(&missing)
+                .map(|(stretch, missing)| cut(*missing, |run| &stretch.bytes[stretch.place(run)]))
+                .collect();
+            let mut state = self.state();
+            if Self::missing_of(&state, &stretches) != missing {
+                // Another thread kept some of them meanwhile.
+                continue;
+            }
+            self.write(&mut state, &stretches, &pieces)?;
+            return Ok(Ticket(state.records.end));
         }
-        Ok(self.ticket())
     }
 
     /// Covers everything that was appended so far, by any thread; costs no flush if all is durable.
@@ -260,77 +281,98 @@ impl PreImageLog {
         Ok(offset..end)
     }
 
-    /// Hashes without the lock and writes with it: the kernel lets only one thread write into a file
-    /// at a time anyway.
-    fn append_in(
-        &self,
-        extent: ExtentIndex,
-        pages: &Range<usize>,
-        bytes: &[u8],
-    ) -> Result<(), LogError> {
-        let in_bytes = |run: &Range<usize>| {
-            let byte = |page: usize| bytes.len().min((page - pages.start) * PAGE_SIZE);
-            byte(run.start)..byte(run.end)
-        };
-        loop {
-            let missing = self.state().records.covered.missing(extent, pages);
-            let pieces = cut(missing, |run| &bytes[in_bytes(run)]);
-            let mut state = self.state();
-            if state.records.covered.missing(extent, pages) != missing {
-                // Another thread kept some of them meanwhile.
-                continue;
+    /// The ranges extent by extent.
+    fn stretches<'a>(&self, ranges: &[(u64, &'a [u8])]) -> Result<Vec<Stretch<'a>>, LogError> {
+        let mut stretches = Vec::new();
+        let mut free_from = 0;
+        for (offset, bytes) in ranges {
+            let (offset, length) = (*offset, bytes.len() as u64);
+            let range = self.checked(offset, length)?;
+            if offset < free_from {
+                return Err(LogError::Misaligned { offset, length });
             }
-            for piece in &pieces {
-                let stored = &bytes[in_bytes(&piece.pages)];
-                self.write(&mut state, extent, piece, stored)?;
+            free_from = range.end.next_multiple_of(PAGE_SIZE as u64);
+            for (extent, pages) in extents(&range) {
+                let part = bytes_of(self.size, extent, &pages);
+                let part = (part.start - offset) as usize..(part.end - offset) as usize;
+                let bytes = &bytes[part];
+                stretches.push(Stretch {
+                    extent,
+                    pages,
+                    bytes,
+                });
             }
-            return Ok(());
         }
+        Ok(stretches)
+    }
+
+    fn missing_of(state: &State, stretches: &[Stretch<'_>]) -> Vec<PageSet> {
+        let covered = &state.records.covered;
+        let missing = |stretch: &Stretch<'_>| covered.missing(stretch.extent, &stretch.pages);
+        stretches.iter().map(missing).collect()
     }
 
     fn write(
         &self,
         state: &mut State,
-        extent: ExtentIndex,
-        piece: &Piece,
-        bytes: &[u8],
+        stretches: &[Stretch<'_>],
+        pieces: &[Vec<Piece>],
     ) -> Result<(), LogError> {
         self.refuse_if_broken(state)?;
-        let head = Head {
-            content: piece.content,
-            number: state.records.count,
-            at: state.records.end,
-            previous: state.records.last,
-            durable: state.durable,
-            offset: bytes_of(self.size, extent, &piece.pages).start,
-            length: bytes.len() as u32,
-        };
-        if head.at + head.record_bytes() > self.max_bytes {
-            let limit = self.max_bytes;
-            return Err(LogError::Limit { limit });
+        let (heads, records) = self.encoded(state, stretches, pieces)?;
+        if heads.is_empty() {
+            return Ok(());
         }
         let written = self
             .steps
             .before(Step::Append)
-            .and_then(|()| self.write_record(&head, bytes));
+            .and_then(|()| self.file.write_all_at(&records, state.records.end));
         if let Err(error) = written {
             self.take_back(state);
             return Err(LogError::io("write", &self.path)(error));
         }
-        let is_first = state.records.advance(&head, self.size);
-        debug_assert!(is_first, "a page has one pre-image");
+        for head in &heads {
+            let is_first = state.records.advance(head, self.size);
+            debug_assert!(is_first, "a page has one pre-image");
+        }
         Ok(())
     }
 
-    fn write_record(&self, head: &Head, bytes: &[u8]) -> io::Result<()> {
-        let stored = &bytes[..head.stored_bytes() as usize];
-        let pre_image_at = head.at + HEAD_BYTES as u64;
-        let padding_at = pre_image_at + stored.len() as u64;
-        let padding = (head.at + head.record_bytes() - padding_at) as usize;
-        self.file.write_all_at(&head.encode(&self.key), head.at)?;
-        self.file.write_all_at(stored, pre_image_at)?;
-        let zeros = [0; ALIGNMENT as usize];
-        self.file.write_all_at(&zeros[..padding], padding_at)
+    /// The records that come next, and their bytes.
+    fn encoded(
+        &self,
+        state: &State,
+        stretches: &[Stretch<'_>],
+        pieces: &[Vec<Piece>],
+    ) -> Result<(Vec<Head>, Vec<u8>), LogError> {
+        let (mut heads, mut records) = (Vec::new(), Vec::new());
+        let (mut at, mut previous) = (state.records.end, state.records.last);
+        for (stretch, piece) in stretches
+            .iter()
+            .zip(pieces)
+            .flat_map(|(stretch, pieces)| pieces.iter().map(move |piece| (stretch, piece)))
+        {
+            let bytes = &stretch.bytes[stretch.place(&piece.pages)];
+            let head = Head {
+                content: piece.content,
+                number: state.records.count + heads.len() as u64,
+                at,
+                previous,
+                durable: state.durable,
+                offset: bytes_of(self.size, stretch.extent, &piece.pages).start,
+                length: bytes.len() as u32,
+            };
+            (previous, at) = (at, at + head.record_bytes());
+            if at > self.max_bytes {
+                let limit = self.max_bytes;
+                return Err(LogError::Limit { limit });
+            }
+            records.extend_from_slice(&head.encode(&self.key));
+            records.extend_from_slice(&bytes[..head.stored_bytes() as usize]);
+            records.resize((at - state.records.end) as usize, 0);
+            heads.push(head);
+        }
+        Ok((heads, records))
     }
 
     /// Removes what a failed write left: its room is needed, and nothing may follow it.
@@ -353,7 +395,10 @@ impl PreImageLog {
         state.is_flushing = false;
         state.flushes += 1;
         match &result {
-            Ok(()) => state.durable = end,
+            Ok(()) => {
+                self.forget_cache(state.durable..end);
+                state.durable = end;
+            }
             // The kernel marks the lost pages clean: a second flush would succeed and prove nothing.
             Err(error) => {
                 state.broken.get_or_insert(error.to_string());
@@ -362,6 +407,12 @@ impl PreImageLog {
         drop(state);
         self.flushed.notify_all();
         result.map_err(LogError::io("flush", &self.path))
+    }
+
+    /// Nobody reads it soon; a hint, which may fail.
+    fn forget_cache(&self, range: Range<u64>) {
+        let length = NonZeroU64::new(range.end.saturating_sub(range.start));
+        let _ = fadvise(&self.file, range.start, length, Advice::DontNeed);
     }
 
     fn refuse_if_broken(&self, state: &State) -> Result<(), LogError> {

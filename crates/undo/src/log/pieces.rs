@@ -6,6 +6,21 @@ use lockstep_merkle::{EXTENT_SIZE, ExtentIndex, PAGE_SIZE, PageSet, is_zero};
 
 use super::format::Content;
 
+/// Pages of one extent, and what they hold.
+pub(super) struct Stretch<'a> {
+    pub(super) extent: ExtentIndex,
+    pub(super) pages: Range<usize>,
+    pub(super) bytes: &'a [u8],
+}
+
+impl Stretch<'_> {
+    /// Where a run of its pages lies in its bytes.
+    pub(super) fn place(&self, run: &Range<usize>) -> Range<usize> {
+        let byte = |page: usize| self.bytes.len().min((page - self.pages.start) * PAGE_SIZE);
+        byte(run.start)..byte(run.end)
+    }
+}
+
 /// A record to be written: pages of one extent, all zeros or none of them.
 pub(super) struct Piece {
     pub(super) pages: Range<usize>,

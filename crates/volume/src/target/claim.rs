@@ -15,6 +15,7 @@ use crate::patience::{MOMENT, patiently};
 use crate::place;
 use crate::source::{busy_or_in_use, device_is_written, stat_of};
 use crate::volume::VolumeKind;
+use crate::watch::Watch;
 
 /// QEMU locks single bytes from 100 on for what it does, and from 200 on for what it forbids others
 /// (block/file-posix.c); each set has room for 64.
@@ -23,12 +24,13 @@ const QEMU_LOCKS: (i64, i64) = (100, 164);
 /// Opens a regular file that nobody else has open, and keeps other runs away from it.
 ///
 /// First for reading only: opening for writing would break the lease of a run that reads the file as
-/// its source, and ruin that run.
+/// its source, and ruin that run. A file that is to be written is watched from before the proof that
+/// nobody else has it open.
 pub(super) fn claim_file(
     path: &Path,
     access: Access,
     open_with: impl Fn(OFlags) -> rustix::io::Result<OwnedFd>,
-) -> Result<File, OpenError> {
+) -> Result<(File, Option<Watch>), OpenError> {
     let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let reader = patiently(MOMENT, Errno::WOULDBLOCK, || {
         open_with(flags | OFlags::RDONLY)
@@ -43,10 +45,18 @@ pub(super) fn claim_file(
         return Err(in_use(path, "it was replaced while it was opened"));
     }
     lock(&reader, path, &stat)?;
+    let watch = match access {
+        Access::Read => None,
+        Access::ReadWrite => Watch::over(&reader),
+    };
     refuse_if_open_elsewhere(&reader, path, &stat)?;
+    if let Some(watch) = &watch {
+        // Those who were waited for.
+        watch.forget();
+    }
     match access {
-        Access::Read => Ok(reader),
-        Access::ReadWrite => reopen_for_writing(reader, path, &stat),
+        Access::Read => Ok((reader, None)),
+        Access::ReadWrite => Ok((reopen_for_writing(reader, path, &stat)?, watch)),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::medium::{Access, Medium, MediumParts};
 use crate::open_error::OpenError;
 use crate::source::{device_is_written, stat_of};
 use crate::volume::VolumeKind;
+use crate::watch::Watch;
 
 /// Taken off the permissions of a created file if the process's own umask cannot be read.
 const USUAL_UMASK: u32 = 0o022;
@@ -64,9 +65,14 @@ impl Target {
         if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
             return Err(call.failed(Errno::BUSY));
         }
+        let file = File::from(file);
+        if let Some(watch) = Watch::over(&file) {
+            // Nobody else sets it: the lock on `progress` is held.
+            let _ = self.watch.set(watch);
+        }
         Ok(Medium::new(MediumParts {
             path: partial.path(),
-            file: File::from(file),
+            file,
             kind: VolumeKind::File,
             access: Access::ReadWrite,
             engine: self.engine,

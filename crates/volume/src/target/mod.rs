@@ -9,11 +9,15 @@
 //! write_at, zero, flush, read_back
 //!      │
 //! seal ──► nobody else has it open; a partial file gets its mode and its name; folder synced
+//!      │
+//! stamp ──► what tells later whether anybody wrote it since
 //! ```
 
 mod claim;
 mod finish;
 mod open;
+mod past;
+mod stamp;
 
 use std::ffi::OsString;
 use std::ops::Range;
@@ -25,8 +29,10 @@ use crate::failure::{Call, IoFailure, Operation};
 use crate::identity::Identity;
 use crate::medium::{Access, Medium};
 use crate::volume::{IoEngine, Volume, VolumeKind};
+use crate::watch::Watch;
 
 pub use open::open_target;
+pub use stamp::Stamp;
 
 /// What a run asks of its target.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +90,8 @@ pub struct Target {
     partial: Option<Partial>,
     /// Set once there is something to read or write.
     medium: OnceLock<Medium>,
+    /// Who else writes it; of files that are written here, where the kernel tells.
+    watch: OnceLock<Watch>,
     progress: Mutex<Progress>,
 }
 

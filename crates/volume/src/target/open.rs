@@ -20,6 +20,7 @@ use crate::open_error::OpenError;
 use crate::place::{self, canonical_target};
 use crate::source::stat_of;
 use crate::volume::VolumeKind;
+use crate::watch::Watch;
 
 /// Longest file name that Linux filesystems take, in bytes.
 const MAX_NAME_BYTES: usize = 255;
@@ -55,7 +56,7 @@ fn refuse_the_source(path: &Path, request: &TargetRequest<'_>) -> Result<(), Ope
 }
 
 fn open_existing(request: &TargetRequest<'_>, path: &Path) -> Result<Target, OpenError> {
-    let file = claim_file(path, request.access(), |flags| {
+    let (file, watch) = claim_file(path, request.access(), |flags| {
         open(path, flags, Mode::empty())
     })?;
     let present = stat_of(&file, path)?.st_size.cast_unsigned();
@@ -73,6 +74,7 @@ fn open_existing(request: &TargetRequest<'_>, path: &Path) -> Result<Target, Ope
         plan,
         present,
         partial: None,
+        watch,
     }
     .into_target(request, path)
 }
@@ -95,6 +97,7 @@ fn open_device(request: &TargetRequest<'_>, path: &Path, rdev: u64) -> Result<Ta
         plan: TargetPlan::Keep,
         present,
         partial: None,
+        watch: None,
     }
     .into_target(request, path)
 }
@@ -111,7 +114,7 @@ fn open_missing(request: &TargetRequest<'_>, path: &Path) -> Result<Target, Open
         Ok(stat) => {
             refuse_strange_partial(&partial, &stat)?;
             refuse_the_source(&partial.path(), request)?;
-            let file = claim_file(&partial.path(), access, |flags| {
+            let (file, watch) = claim_file(&partial.path(), access, |flags| {
                 openat(&partial.folder, &partial.name, flags, Mode::empty())
             })?;
             let present = stat_of(&file, path)?.st_size.cast_unsigned();
@@ -121,6 +124,7 @@ fn open_missing(request: &TargetRequest<'_>, path: &Path) -> Result<Target, Open
                 plan: TargetPlan::ResumePartial,
                 present,
                 partial: Some(partial),
+                watch,
             }
             .into_target(request, path)
         }
@@ -195,6 +199,7 @@ struct Opened {
     plan: TargetPlan,
     present: u64,
     partial: Option<Partial>,
+    watch: Option<Watch>,
 }
 
 impl Opened {
@@ -223,6 +228,7 @@ impl Opened {
             identity: Some(identity),
             partial: self.partial,
             medium: OnceLock::from(medium),
+            watch: self.watch.map_or_else(OnceLock::new, OnceLock::from),
             ..Target::bare(request, path)
         })
     }
@@ -249,6 +255,7 @@ impl Target {
             identity: None,
             partial: None,
             medium: OnceLock::new(),
+            watch: OnceLock::new(),
             progress: Mutex::new(Progress::default()),
         }
     }

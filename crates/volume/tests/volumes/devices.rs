@@ -4,7 +4,8 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 
 use lockstep_volume::{
-    IoEngine, OpenErrorKind, TargetPlan, TargetRequest, Volume, VolumeKind, identify, open_target,
+    Hold, IoEngine, OpenErrorKind, TargetPlan, TargetRequest, Volume, VolumeKind, identify,
+    open_source, open_target,
 };
 
 use crate::lab::{
@@ -112,6 +113,23 @@ fn a_device_held_by_another_run_is_busy() {
     assert_eq!(refused(&device.0, 1 << 20).kind(), OpenErrorKind::Busy);
     drop(first);
     open_target(&request(&device.0, 1 << 20)).unwrap();
+}
+
+#[test]
+fn a_source_that_is_closed_lets_its_device_be_used_and_reads_no_zeros() {
+    let folder = folder();
+    let path = file_with(folder.path(), "backing", &pattern(1 << 20));
+    let device = need!(LoopDevice::on(&path), "no root or no loop device");
+    let source = open_source(&device.0, Hold::Exclusive).unwrap();
+    let mut page = [0; 4096];
+    source.read_at(4096, &mut page).unwrap();
+    assert_eq!(refused(&device.0, 1 << 20).kind(), OpenErrorKind::Busy);
+    source.close_device();
+    source.close_device();
+    open_target(&request(&device.0, 1 << 20)).unwrap();
+    source.read_at(0, &mut page).unwrap_err();
+    source.read_back(0, &mut page).unwrap_err();
+    assert!(!source.is_unchanged());
 }
 
 #[test]

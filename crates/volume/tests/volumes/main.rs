@@ -8,4 +8,5 @@ mod files;
 mod filesystems;
 mod lab;
 mod sources;
+mod stamps;
 mod transfers;

@@ -14,7 +14,8 @@
 //! 2. `reserve_metadata_snap`: without it the pool's metadata change while they are read.
 //! 3. `thin_delta`.
 //! 4. `release_metadata_snap`, whatever 3 said: there is only one for all users of the pool.
-//! 5. Take the tag away. A crash between leaves the tag, and `recover` goes on with 4.
+//! 5. Take the tag away. A crash between leaves the tag, and `recover` goes on with 4, if there is
+//!    a metadata snapshot: between 1 and 2, and between 4 and 5, there is none.
 
 mod report;
 mod thin_delta;
@@ -382,10 +383,14 @@ impl Lvm {
                     pool: lv.full_name(),
                     device: dm_name(&lv.vg_name, &lv.lv_name, "-tpool"),
                 };
-                left.release()?;
-                found
-                    .removed
-                    .push(format!("{} metadata snapshot", left.pool));
+                if left.is_held()? {
+                    left.release()?;
+                    found
+                        .removed
+                        .push(format!("{} metadata snapshot", left.pool));
+                } else {
+                    left.untag()?;
+                }
             }
         }
         Ok(found.sorted())
@@ -420,6 +425,13 @@ impl<'a> Reserved<'a> {
     fn release(&self) -> Result<(), SnapshotError> {
         self.message("release_metadata_snap")?;
         self.untag()
+    }
+
+    fn is_held(&self) -> Result<bool, SnapshotError> {
+        let call = Call::new("dmsetup", ["status", &self.device], LIMITS);
+        let output = self.lvm.programs.run(&call)?;
+        let text = String::from_utf8_lossy(&output);
+        thin_delta::metadata_snap_is_held(&text).map_err(|why| call.failed(why, b""))
     }
 
     fn untag(&self) -> Result<(), SnapshotError> {

@@ -1,7 +1,7 @@
 //! What LVM's programs are asked, and what is made of their answers.
 
 use super::report::tests::{report, row};
-use super::thin_delta::tests::RECORDED;
+use super::thin_delta::tests::{HELD, NOT_HELD, RECORDED};
 use super::*;
 use crate::program::script::Script;
 
@@ -51,6 +51,7 @@ fn snapshot(run: &str) -> Snapshot {
 const ASKED_BASE: &str = r#"lvs … --select vg_name="vg" && lv_name="lockstep-data-base""#;
 const ASKED_NOW: &str = r#"lvs … --select vg_name="vg" && lv_name="lockstep-data-now""#;
 const ASKED_POOL: &str = r#"lvs … --select vg_name="vg" && lv_name="pool""#;
+const STATUS: &str = "dmsetup status vg-pool-tpool";
 const RESERVE: &str = "dmsetup message vg-pool-tpool 0 reserve_metadata_snap";
 const RELEASE: &str = "dmsetup message vg-pool-tpool 0 release_metadata_snap";
 const ADD_TAG: &str = "lvchange --addtag lockstep_metadata_snap vg/pool";
@@ -226,15 +227,24 @@ fn a_crash_in_a_delta_is_recovered_and_snapshots_are_found() {
     ];
     let lvm = lvm([
         (r#"lvs … --select vg_name="vg""#, Ok(&report(&rows))),
+        (STATUS, Ok(HELD)),
         (RELEASE, Ok("")),
         (DEL_TAG, Ok("")),
+        // Killed before the metadata snapshot was reserved, or once it was released.
+        (r#"lvs … --select vg_name="vg""#, Ok(&report(&rows))),
+        (STATUS, Ok(NOT_HELD)),
+        (DEL_TAG, Ok("")),
     ]);
-    let found = lvm
-        .recover_of(&lv(&THIN), &"data".parse().unwrap())
-        .unwrap();
-    let runs: Vec<&str> = found.whole.iter().map(|one| one.name.run()).collect();
-    assert_eq!(runs, ["r1", "r2"]);
-    assert_eq!(found.removed, ["vg/pool metadata snapshot"]);
+    let recover = || {
+        lvm.recover_of(&lv(&THIN), &"data".parse().unwrap())
+            .unwrap()
+    };
+    for removed in [&["vg/pool metadata snapshot"][..], &[]] {
+        let found = recover();
+        let runs: Vec<&str> = found.whole.iter().map(|one| one.name.run()).collect();
+        assert_eq!(runs, ["r1", "r2"]);
+        assert_eq!(found.removed, removed);
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What `thin_delta` writes, which is XML of one form: pure.
+//! What `thin_delta` writes, which is XML of one form, and whether its pool is ready for it: pure.
 //!
 //! ```text
 //! <superblock … data_block_size="128" …>          blocks are 128 sectors long
@@ -14,6 +14,25 @@
 use std::ops::Range;
 
 const SECTOR_BYTES: u64 = 512;
+
+/// Whether a pool holds a metadata snapshot, by what `dmsetup status` says of it.
+///
+/// ```text
+/// 0 131072 thin-pool 3 16/1024 64/1024 - rw discard_passdown …
+///                                      └ block of the held root, or none
+/// ```
+pub(super) fn metadata_snap_is_held(status: &str) -> Result<bool, String> {
+    let mut words = status.split_ascii_whitespace().skip(2);
+    let held = match words.next() {
+        Some("thin-pool") => words.nth(3),
+        _ => None,
+    };
+    match held {
+        Some("-") => Ok(false),
+        Some(block) if block.parse::<u64>().is_ok() => Ok(true),
+        _ => Err(format!("the pool's status is {:?}", status.trim())),
+    }
+}
 
 /// The ranges of bytes that differ between two thin volumes.
 pub(super) fn differing(output: &str, left: u64, right: u64) -> Result<Vec<Range<u64>>, String> {
@@ -101,6 +120,26 @@ pub(super) mod tests {
             30 * block..32 * block,
         ];
         assert_eq!(differing(RECORDED, 2, 3).unwrap(), expected);
+    }
+
+    /// Printed by dmsetup 1.02.
+    pub(in super::super) const HELD: &str =
+        "0 131072 thin-pool 3 114/1024 65/1024 37 rw discard_passdown queue_if_no_space - 256 \n";
+    pub(in super::super) const NOT_HELD: &str =
+        "0 131072 thin-pool 3 113/1024 65/1024 - rw discard_passdown queue_if_no_space - 256 \n";
+
+    #[test]
+    fn a_held_metadata_snapshot_is_told_from_none_and_from_no_answer() {
+        assert_eq!(metadata_snap_is_held(HELD), Ok(true));
+        assert_eq!(metadata_snap_is_held(NOT_HELD), Ok(false));
+        for status in [
+            "",
+            "0 131072 thin-pool Fail",
+            "0 65536 thin 33536 65535",
+            "0 131072 thin-pool 3 114/1024 65/1024",
+        ] {
+            assert!(metadata_snap_is_held(status).is_err(), "{status}");
+        }
     }
 
     #[test]

@@ -100,6 +100,12 @@ impl Provider for Reflink {
         }
     }
 
+    fn suits_new_file(&self, volume: &Path) -> bool {
+        let folder = volume.parent().and_then(|folder| File::open(folder).ok());
+        folder.is_some_and(|folder| Sharing::of(&folder).is_some())
+            && try_clone(volume, |_| Ok(())).is_ok()
+    }
+
     fn create(&self, volume: &Path, name: &SnapshotName) -> Result<Snapshot, SnapshotError> {
         let volume = canonical(volume)?;
         let source = open_volume(&volume)?;
@@ -203,7 +209,7 @@ fn fitness(volume: &Path) -> Result<Fitness, String> {
     if Sharing::of(&file).is_none() {
         return Err("its filesystem is neither XFS nor btrfs".to_owned());
     }
-    try_clone(&volume, &file).map_err(|error| match error {
+    try_clone(&volume, |made| copy_nocow(&file, made)).map_err(|error| match error {
         Errno::OPNOTSUPP => "its filesystem was made without reflinks".to_owned(),
         error => format!("a trial clone beside it failed: {error}"),
     })?;
@@ -220,13 +226,16 @@ fn fitness(volume: &Path) -> Result<Fitness, String> {
     })
 }
 
-/// Clones one block between two files that never have a name.
-fn try_clone(volume: &Path, file: &File) -> rustix::io::Result<()> {
+/// Clones one block between two files that never have a name, each made like the volume.
+fn try_clone(
+    volume: &Path,
+    make_alike: impl Fn(&File) -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
     let parent = volume.parent().unwrap_or(Path::new("/"));
     let nameless = || -> rustix::io::Result<File> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let made = File::from(openat(CWD, parent, flags, Mode::RUSR | Mode::WUSR)?);
-        copy_nocow(file, &made)?;
+        make_alike(&made)?;
         Ok(made)
     };
     let (from, to) = (nameless()?, nameless()?);

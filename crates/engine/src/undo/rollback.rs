@@ -1,0 +1,634 @@
+//! Bringing a target back, on its own machine.
+//!
+//! # Recipe
+//!
+//! 1. Find the undo; pass every guard of a run and hold the target to the end; claim it in the ledger.
+//! 2. If the ledger calls the target consistent and the undo is a log, hash the target: a log puts
+//!    back pages, and over anything else than what the run left that would mix two states.
+//! 3. Offer, and wait for the word to go on. Until here nothing is changed.
+//! 4. Read the whole log and check it; record `restoring`.
+//! 5. `inconsistent`, durably.
+//! 6. Its old size; its old bytes; flush.
+//! 7. Hash all of it from the medium; it must have the root that it had before the run. If nobody knew
+//!    that root, every byte that was put back is compared, or the clone is hashed too.
+//! 8. Seal; remove the clone, then the undo.
+//! 9. `consistent`, if the ledger's record before the run says so of exactly this root and size;
+//!    otherwise the ledger stays at `inconsistent`, for nobody has proved what these bytes are.
+//!
+//! Killed at any point, the same command begins again at 1 and ends with the same bytes.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+
+use lockstep_ledger::{
+    Identity as LedgerIdentity, Ledger, Overwriting, Proof, Record as LedgerRecord, RunFacts,
+    Standing, State, VolumeKey, peek,
+};
+use lockstep_merkle::{Geometry, GroupIndex, Root};
+use lockstep_protocol::{Failure, FailureKind, VolumeState};
+use lockstep_transport::{Link, LinkSender, memory_pair};
+use lockstep_undo::{
+    Kept, PreRunRoot, Record, RestoreError, Restoring, State as UndoState, UndoStore, Unusable,
+    check, restore,
+};
+use lockstep_volume::{
+    IoEngine, MappedCvs, Target, TargetPlan, TargetRequest, Volume, VolumeKind, canonical_target,
+    identify, open_target,
+};
+
+use super::words::{Failed, Far, Near, Rollback, RolledBack, Wish, heard, say};
+use super::{Stores, image, lasting, undo_failed};
+use crate::clock::now;
+use crate::failures::{ledger_failed, sentence, target_unopened, volume_failed};
+use crate::hash::{fold_table, hash_volume, hashing_pool};
+use crate::limits::HELLO_TIMEOUT;
+use crate::request::{Connect, Connected};
+use crate::scan::{Scan, ScanFrom};
+
+/// How the ledger's records of rollbacks begin to name their source.
+pub const UNDO_OF: &str = "undo of run ";
+
+/// Where and how a target is brought back.
+#[derive(Clone, Debug)]
+pub struct RollbackOptions {
+    /// The volume; named by whoever started this side, never by the link.
+    pub path: PathBuf,
+    /// Where the ledger and the undos are.
+    pub state_dir: PathBuf,
+    /// Who asked, for the ledger.
+    pub who: String,
+    /// Threads that hash.
+    pub threads: usize,
+    /// How the disk is read and written.
+    pub io: IoEngine,
+}
+
+/// A target on this machine, reached over a link in memory.
+pub struct LocalRollback(pub RollbackOptions);
+
+impl Connect for LocalRollback {
+    fn connect(self: Box<Self>) -> Result<Connected, Failure> {
+        let (near, far) = memory_pair();
+        let serving = std::thread::Builder::new()
+            .name("rollback".to_owned())
+            .spawn(move || {
+                // The near side hears of the failure over the link.
+                let _ = serve_rollback(far, &self.0);
+            })
+            .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
+        Ok(Connected {
+            link: near,
+            warning: None,
+            lifeline: Box::new(crate::local::Serving::of(serving)),
+        })
+    }
+}
+
+/// Serves one rollback on a link, to its end.
+///
+/// # Errors
+/// Why nothing was brought back; the near side has been told as far as the link allows.
+pub fn serve_rollback(link: Link, options: &RollbackOptions) -> Result<(), Failure> {
+    let served = served(&link, options);
+    let last = match &served {
+        Ok(Some(done)) => Some(Far::Done(done.clone())),
+        Ok(None) => None,
+        Err(failure) => Some(Far::Failed(Failed::of(failure))),
+    };
+    if let Some(last) = last {
+        // A near side that is gone finds the state in the ledger.
+        let _ = say(&link.sender, &last);
+    }
+    link.sender.finish();
+    served.map(drop)
+}
+
+fn served(link: &Link, options: &RollbackOptions) -> Result<Option<RolledBack>, Failure> {
+    let Near::Ask(wish) = heard(link, Some(HELLO_TIMEOUT))? else {
+        return Err(Failure::new(
+            FailureKind::Internal,
+            "the near side broke the protocol: it agreed before it asked",
+        ));
+    };
+    match wish {
+        Wish::Look => {
+            let found = Found::of(options)?;
+            let target = found.open(options, Purpose::Look)?;
+            offered(link, found.offer(options, &target))?;
+            Ok(None)
+        }
+        Wish::Restore => brought_back(link, options, &Found::of(options)?).map(Some),
+        Wish::Release => released(options).map(Some),
+    }
+}
+
+/// Lets go of what is kept, whatever is in doubt about it or about the target.
+fn released(options: &RollbackOptions) -> Result<RolledBack, Failure> {
+    let (path, key, stores) = places(options)?;
+    let size = match stores.look(key.as_str()) {
+        Ok((_, record)) => record.size,
+        Err(Unusable::Missing) => return Err(no_undo(&path, &Unusable::Missing)),
+        Err(_) => 0,
+    };
+    stores
+        .release(key.as_str())
+        .map_err(|error| undo_failed(&error))?;
+    Ok(RolledBack {
+        root: None,
+        size,
+        state: VolumeState::Unknown.word().to_owned(),
+        bytes_written: 0,
+    })
+}
+
+/// The volume, its key, and where its undo may be.
+fn places(options: &RollbackOptions) -> Result<(PathBuf, VolumeKey, Stores), Failure> {
+    let path = canonical_target(&options.path).map_err(|error| target_unopened(&error))?;
+    let key = VolumeKey::from_path(&path)
+        .map_err(|error| Failure::new(FailureKind::Usage, sentence(&error)))?;
+    let is_device = identify(&path).is_ok_and(|found| found.kind == VolumeKind::BlockDevice);
+    let stores = Stores::of(&options.state_dir, &path, !is_device);
+    Ok((path, key, stores))
+}
+
+fn offered(link: &Link, offer: Rollback) -> Result<(), Failure> {
+    say(&link.sender, &Far::Offer(offer))
+        .map_err(|error| crate::failures::link_broke(&error, false))
+}
+
+/// However long the user thinks.
+fn agreed(link: &Link) -> Result<(), Failure> {
+    match heard(link, None)? {
+        Near::Go => Ok(()),
+        Near::Ask(_) => Err(Failure::new(
+            FailureKind::Internal,
+            "the near side broke the protocol: it asked twice",
+        )),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Look,
+    Restore,
+}
+
+/// A volume's undo, and where it is.
+struct Found {
+    path: PathBuf,
+    key: VolumeKey,
+    store: UndoStore,
+    record: Record,
+}
+
+impl Found {
+    fn of(options: &RollbackOptions) -> Result<Found, Failure> {
+        let (path, key, stores) = places(options)?;
+        let (store, record) = stores
+            .look(key.as_str())
+            .map_err(|why| no_undo(&path, &why))?;
+        let store = store.clone();
+        if record.has_expired(now()) {
+            stores.release_expired();
+            return Err(expired(&path));
+        }
+        Ok(Found {
+            path,
+            key,
+            store,
+            record,
+        })
+    }
+
+    /// The target with every guard of a run, if it is still the one that the undo is of.
+    fn open(&self, options: &RollbackOptions, purpose: Purpose) -> Result<Target, Failure> {
+        let target = self.open_of_size(options, self.record.size, purpose)?;
+        let identity = target.identity().map(|identity| identity.durable_text());
+        if identity.as_deref().map(lasting).as_deref() != Some(&self.record.identity) {
+            let (then, now) = (self.record.identity.clone(), identity.unwrap_or_default());
+            return Err(no_undo(&self.path, &Unusable::OtherIdentity { then, now }));
+        }
+        Ok(target)
+    }
+
+    fn open_of_size(
+        &self,
+        options: &RollbackOptions,
+        size: u64,
+        purpose: Purpose,
+    ) -> Result<Target, Failure> {
+        let target = open_target(&TargetRequest {
+            path: &self.path,
+            size,
+            source: None,
+            allow_larger: true,
+            read_only: purpose == Purpose::Look,
+            mode_bits: 0o600,
+            engine: options.io,
+        })
+        .map_err(|error| target_unopened(&error))?;
+        match target.plan() {
+            TargetPlan::Keep | TargetPlan::Resize { .. } => Ok(target),
+            TargetPlan::Create | TargetPlan::ResumePartial => Err(Failure::new(
+                FailureKind::Guard,
+                format!("{} is not there any more", self.path.display()),
+            )
+            .hint("put the same file back at its place, then run the same command again")),
+        }
+    }
+
+    fn offer(&self, options: &RollbackOptions, target: &Target) -> Rollback {
+        let standing = target.identity().map(|identity| {
+            let identity = LedgerIdentity::new(identity.durable_text());
+            peek(&options.state_dir, &self.key, &identity)
+        });
+        Rollback {
+            kind: match self.record.kept {
+                Kept::Image(_) => "reflink",
+                Kept::Log(_) => "log",
+            }
+            .to_owned(),
+            run: self.record.run.clone(),
+            size: self.record.size,
+            present_size: target.present_size().unwrap_or(0),
+            created_unix_ms: self.record.created_unix_ms,
+            until_unix_ms: self.record.expires_unix_ms,
+            root: match self.record.root {
+                PreRunRoot::Known(root) => Some(root.to_string()),
+                PreRunRoot::NotYet | PreRunRoot::Never => None,
+            },
+            state: standing
+                .map_or("unknown", |standing| standing.word())
+                .to_owned(),
+        }
+    }
+
+    /// What the ledger said of the volume before the first run that the undo takes back.
+    fn before(&self, history: &[LedgerRecord]) -> Option<LedgerRecord> {
+        let first = history
+            .iter()
+            .position(|record| record.run == self.record.run)?;
+        history.get(first + 1).cloned()
+    }
+}
+
+fn brought_back(
+    link: &Link,
+    options: &RollbackOptions,
+    found: &Found,
+) -> Result<RolledBack, Failure> {
+    let ledger = Ledger::open(&options.state_dir).map_err(|error| ledger_failed(&error))?;
+    let history = ledger
+        .history(&found.key)
+        .map_err(|error| ledger_failed(&error))?;
+    let before = found.before(&history);
+    let rollback = random_name()?;
+    let claim = ledger
+        .claim(
+            &found.key,
+            RunFacts {
+                run: rollback.clone(),
+                source: format!("{UNDO_OF}{}", found.record.run),
+                who: options.who.clone(),
+                started_unix_ms: now(),
+            },
+        )
+        .map_err(|error| ledger_failed(&error))?;
+    refuse_if_changed(options, found, &ledger)?;
+    let target = found.open(options, Purpose::Restore)?;
+    if let Kept::Image(description) = &found.record.kept {
+        let image = image::open(description).map_err(|why| unusable_image(&found.path, &why))?;
+        if image.size != found.record.size {
+            return Err(unusable_image(&found.path, "it has another size"));
+        }
+    }
+    offered(link, found.offer(options, &target))?;
+    agreed(link)?;
+
+    let key = found.key.as_str();
+    let restoring = found
+        .store
+        .restore(key, &found.record.identity, &rollback)
+        .map_err(|error| match error {
+            lockstep_undo::UndoError::Unusable(why) => no_undo(&found.path, &why),
+            error => undo_failed(&error),
+        })?;
+    let identity = match target.plan() {
+        TargetPlan::Keep => target.identity(),
+        // Its size is a part of it, and about to change.
+        _ => None,
+    };
+    let overwriting = claim
+        .overwrite(identity.map(|identity| LedgerIdentity::new(identity.durable_text())))
+        .map_err(|error| ledger_failed(&error))?;
+    tell(&link.sender, VolumeState::Inconsistent);
+    let restored = put_back(&restoring, &target)
+        .and_then(|bytes| Ok((proved(options, &restoring, &target)?, bytes)));
+    let (root, bytes_written) = match restored {
+        Ok(restored) => restored,
+        Err(failure) => return Err(left_half_way(overwriting, failure)),
+    };
+    let identity = target.seal().map_err(|error| target_unopened(&error))?;
+    if let Kept::Image(description) = &restoring.record().kept
+        && let Err(why) = image::release(description)
+    {
+        tracing::warn!("the clone stays: {why}");
+    }
+    let size = found.record.size;
+    restoring.finish().map_err(|error| undo_failed(&error))?;
+    let identity = LedgerIdentity::new(identity.durable_text());
+    let state = marked(
+        overwriting,
+        before.as_ref(),
+        identity,
+        root,
+        size,
+        bytes_written,
+    )?;
+    tell(&link.sender, state);
+    Ok(RolledBack {
+        root: Some(root.to_string()),
+        size,
+        state: state.word().to_owned(),
+        bytes_written,
+    })
+}
+
+fn tell(sender: &LinkSender, state: VolumeState) {
+    // A near side that is gone finds it in the ledger.
+    let _ = say(sender, &Far::State(state.word().to_owned()));
+}
+
+/// A log over anything else than what the run left would mix two states.
+fn refuse_if_changed(
+    options: &RollbackOptions,
+    found: &Found,
+    ledger: &Ledger,
+) -> Result<(), Failure> {
+    let is_whole_log =
+        matches!(found.record.kept, Kept::Log(_)) && found.record.state == UndoState::Whole;
+    let identity = identify(&found.path).map_err(|error| Failure {
+        kind: FailureKind::Guard,
+        ..target_unopened(&error)
+    })?;
+    let identity = LedgerIdentity::new(identity.durable_text());
+    let standing = ledger
+        .standing(&found.key, &identity)
+        .map_err(|error| ledger_failed(&error))?;
+    let Standing::Consistent(record) = standing else {
+        // A run that was cut short, whose pages have the pre-images that they need.
+        return match is_whole_log {
+            true => Err(changed(&found.path)),
+            false => Ok(()),
+        };
+    };
+    if !is_whole_log {
+        return Ok(());
+    }
+    let target = found.open_of_size(options, record.size, Purpose::Look)?;
+    if target.plan() != TargetPlan::Keep {
+        return Err(changed(&found.path));
+    }
+    let root = measured(options, &target, ScanFrom::Cache)?;
+    match record.root == Some(*root.as_bytes()) {
+        true => Ok(()),
+        false => Err(changed(&found.path)),
+    }
+}
+
+fn put_back(restoring: &Restoring, target: &Target) -> Result<u64, Failure> {
+    target
+        .begin_overwrite()
+        .map_err(|error| volume_failed(&error))?;
+    if let Some(log) = restoring.log() {
+        let restored = restore(log, target).map_err(|error| unrestored(&error))?;
+        return Ok(restored.bytes_written + restored.bytes_zeroed);
+    }
+    if let Kept::Image(description) = &restoring.record().kept {
+        let image = image::open(description)
+            .map_err(|why| Failure::new(FailureKind::Io, format!("its clone: {why}")))?;
+        target
+            .share_all_of(&image.file)
+            .map_err(|error| volume_failed(&error))?;
+    }
+    target.flush().map_err(|error| volume_failed(&error))?;
+    Ok(target.size())
+}
+
+/// The root that the medium has now, which is the one from before the run.
+fn proved(
+    options: &RollbackOptions,
+    restoring: &Restoring,
+    target: &Target,
+) -> Result<Root, Failure> {
+    let root = measured(options, target, ScanFrom::Medium)?;
+    let before = match (restoring.record().root, &restoring.record().kept) {
+        (PreRunRoot::Known(before), _) => before,
+        (_, Kept::Image(description)) => {
+            let image = image::open(description)
+                .map_err(|why| Failure::new(FailureKind::Io, format!("its clone: {why}")))?;
+            hash_volume(&image.path, options.threads, options.io, &|_| ())?.0
+        }
+        (_, Kept::Log(_)) => {
+            if let Some(log) = restoring.log() {
+                check(log, target).map_err(|error| unrestored(&error))?;
+            }
+            return Ok(root);
+        }
+    };
+    if root == before {
+        return Ok(root);
+    }
+    Err(Failure::new(
+        FailureKind::Mismatch,
+        format!("everything was put back, and its root is {root}, not {before} as before the run"),
+    )
+    .hint("somebody wrote to it since, or its disk does not keep what is written: it is marked inconsistent"))
+}
+
+/// The root of a volume, all of it read.
+fn measured(
+    options: &RollbackOptions,
+    volume: &dyn Volume,
+    from: ScanFrom,
+) -> Result<Root, Failure> {
+    let geometry = Geometry::new(volume.size());
+    let scratch = match options.state_dir.is_dir() {
+        true => options.state_dir.clone(),
+        false => std::env::temp_dir(),
+    };
+    let table = MappedCvs::new(geometry.group_count(), &scratch)
+        .map_err(|error| Failure::new(FailureKind::Io, format!("tree: {}", sentence(&error))))?;
+    let scan = Scan {
+        volume,
+        geometry,
+        from,
+        bytes_read: &AtomicU64::new(0),
+        pages: None,
+        known: None,
+    };
+    let pool = hashing_pool(options.threads)?;
+    scan.run(&pool, &|| false, &|extent, cvs| {
+        use lockstep_merkle::CvTable;
+        for (group, cv) in geometry.groups_of(extent).zip(cvs.iter()) {
+            table.set(GroupIndex(group), *cv);
+        }
+    })
+    .map_err(|error| volume_failed(&error))?;
+    fold_table(geometry, &table)
+}
+
+/// `consistent` only by the word of the record before the run, on exactly these bytes.
+fn marked(
+    overwriting: Overwriting,
+    before: Option<&LedgerRecord>,
+    identity: LedgerIdentity,
+    root: Root,
+    size: u64,
+    bytes_written: u64,
+) -> Result<VolumeState, Failure> {
+    let before = before.filter(|before| {
+        let same = before.identity.as_ref() == Some(&identity) && before.size == size;
+        before.state == State::Consistent && same
+    });
+    let proof = before.and_then(|before| {
+        let promised = before.root?;
+        Proof::new(*root.as_bytes(), promised, size, before.proof).ok()
+    });
+    let Some(proof) = proof else {
+        overwriting.abandon();
+        return Ok(VolumeState::Inconsistent);
+    };
+    overwriting
+        .consistent(identity, proof, bytes_written, now())
+        .map(|_| VolumeState::Consistent)
+        .map_err(|error| ledger_failed(&error))
+}
+
+/// It stays `inconsistent`, or becomes `failed` if its disk did.
+fn left_half_way(overwriting: Overwriting, failure: Failure) -> Failure {
+    if failure.kind == FailureKind::Io {
+        // A ledger that fails too leaves `inconsistent`, as unsafe.
+        let _ = overwriting.failed(&failure.message, now());
+    } else {
+        overwriting.abandon();
+    }
+    match failure.hint.is_empty() {
+        true => {
+            failure.hint("run the same command again: it begins anew, and ends with the same bytes")
+        }
+        false => failure,
+    }
+}
+
+fn unrestored(error: &RestoreError) -> Failure {
+    let kind = match error {
+        RestoreError::Unusable(_) | RestoreError::Volume(_) => FailureKind::Io,
+        RestoreError::Differs { .. } => FailureKind::Mismatch,
+        RestoreError::Size { .. } => FailureKind::Internal,
+    };
+    Failure::new(kind, sentence(error))
+}
+
+fn no_undo(path: &Path, why: &Unusable) -> Failure {
+    let failure = Failure::new(
+        FailureKind::Guard,
+        format!(
+            "{} cannot be brought back: {}",
+            path.display(),
+            sentence(why)
+        ),
+    );
+    match why {
+        Unusable::Missing => failure.hint(
+            "what a run overwrites is kept where `sync --undo auto` found a way, until --keep-undo is over",
+        ),
+        _ => failure.hint("nothing was changed; sync it from a source that is right"),
+    }
+}
+
+fn unusable_image(path: &Path, why: &str) -> Failure {
+    Failure::new(
+        FailureKind::Guard,
+        format!(
+            "{} cannot be brought back: its clone: {why}",
+            path.display()
+        ),
+    )
+    .hint("nothing was changed; sync it from a source that is right")
+}
+
+fn expired(path: &Path) -> Failure {
+    Failure::new(
+        FailureKind::Guard,
+        format!(
+            "{}: the time for which its undo was kept is over",
+            path.display()
+        ),
+    )
+    .hint("give the next run a longer --keep-undo")
+}
+
+fn changed(path: &Path) -> Failure {
+    Failure::new(
+        FailureKind::Guard,
+        format!(
+            "{} was written to since the run: its undo would mix two states",
+            path.display()
+        ),
+    )
+    .hint("sync it from a source that is right, or release the undo with `lockstep undo --release`")
+}
+
+fn random_name() -> Result<String, Failure> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Failure::new(FailureKind::Internal, format!("no random bytes: {error}"))
+    })?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// An undo as a list shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeptUndo {
+    /// The volume's canonical path, as text.
+    pub volume: String,
+    /// `reflink` or `log`.
+    pub kind: &'static str,
+    /// Bytes of the volume before the run.
+    pub size: u64,
+    /// The run.
+    pub run: String,
+    /// When it was begun, in milliseconds since the Unix epoch.
+    pub created_unix_ms: u64,
+    /// When it expires.
+    pub until_unix_ms: u64,
+}
+
+/// What is kept in a state directory, and why the rest of it cannot be used.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn list_undos(state_dir: &Path) -> Result<(Vec<KeptUndo>, Vec<String>), Failure> {
+    let listed = UndoStore::at(state_dir)
+        .list()
+        .map_err(|error| undo_failed(&error))?;
+    let (mut kept, mut unusable) = (Vec::new(), Vec::new());
+    for undo in listed {
+        match undo.record {
+            Ok(record) => kept.push(KeptUndo {
+                volume: record.key,
+                kind: match record.kept {
+                    Kept::Image(_) => "reflink",
+                    Kept::Log(_) => "log",
+                },
+                size: record.size,
+                run: record.run,
+                created_unix_ms: record.created_unix_ms,
+                until_unix_ms: record.expires_unix_ms,
+            }),
+            Err(why) => unusable.push(format!("{}: {why}", undo.path.display())),
+        }
+    }
+    Ok((kept, unusable))
+}
