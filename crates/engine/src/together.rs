@@ -19,7 +19,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lockstep_index::IndexStore;
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_quiesce::{Hook, Level, Progress, Quiesce, Step, freeze_order, recover};
 use lockstep_snapshot::{
@@ -29,7 +28,7 @@ use lockstep_snapshot::{
 
 use crate::failures::{sentence, unfrozen, unfrozen_source};
 use crate::request::{SnapshotChoice, Stillness};
-use crate::snapshots::{bases, is_read};
+use crate::snapshots::release_leftovers;
 
 /// How this program is started to watch over what is frozen.
 const WATCHDOG: [&str; 2] = ["/proc/self/exe", "thaw-watchdog"];
@@ -307,7 +306,10 @@ pub(crate) fn take(
         .map(|member| name_of(member, run))
         .collect::<Result<Vec<_>, _>>()?;
     for member in members {
-        clear_up(member, surroundings.state_dir);
+        // An unknown provider is refused below.
+        if let Ok(provider) = member.selected.provider() {
+            release_leftovers(surroundings.state_dir, provider, member.path);
+        }
     }
     let made = RefCell::new(Vec::with_capacity(members.len()));
     let make_all = || {
@@ -452,41 +454,5 @@ pub(crate) fn thaw_orphans(state_dir: &Path) -> Vec<String> {
             "whether something is still frozen is not known: {}",
             sentence(&error)
         )],
-    }
-}
-
-/// Releases what killed runs left: images that nobody reads and that no index names.
-fn clear_up(member: &Member<'_>, state_dir: &Path) {
-    let name = VolumeName::of_path(member.path);
-    let found = member
-        .selected
-        .provider()
-        .and_then(|provider| Ok((provider, provider.recover(member.path, &name)?)));
-    let (provider, found) = match found {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::warn!(
-                "earlier snapshots were not looked for: {}",
-                sentence(&error)
-            );
-            return;
-        }
-    };
-    let bases = match bases(&IndexStore::at(state_dir)) {
-        Ok(bases) => bases,
-        Err(failure) => {
-            tracing::warn!("earlier snapshots are left alone: {}", failure.message);
-            return;
-        }
-    };
-    for snapshot in found.whole {
-        let is_base = bases.iter().any(|(_, base)| base.name == snapshot.name);
-        if is_base || is_read(provider, &snapshot) {
-            continue;
-        }
-        match provider.release(&snapshot) {
-            Ok(()) => tracing::info!("released {}, which a run left behind", snapshot.name),
-            Err(error) => tracing::warn!("{} stays: {}", snapshot.name, sentence(&error)),
-        }
     }
 }

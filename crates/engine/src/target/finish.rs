@@ -101,7 +101,11 @@ pub(super) fn mark(work: &Work<'_>, pool: &rayon::ThreadPool) -> Result<Finished
             "ended before every extent was proved",
         )
     })?;
-    let mut proof = proof(work, root, evidence)?.of_source(source_level.map(level::recorded));
+    let proof = || {
+        let proof = proof(work, root, evidence)?;
+        Ok(proof.of_source(source_level.map(level::recorded)))
+    };
+    let mut proved: Proof = proof()?;
     if work.plan != Plan::Keep {
         // Its size, or its name, changes even if none of its bytes do.
         work.begin_overwrite()?;
@@ -114,14 +118,20 @@ pub(super) fn mark(work: &Work<'_>, pool: &rayon::ThreadPool) -> Result<Finished
         return Err(unproved());
     }
     if work.is_outdated() {
+        // What the ledger said before does not hold either, even if this run wrote nothing.
+        work.marks().disown(work.volume.durable_identity())?;
+        // Whatever was written meanwhile is on the medium before it is read, and read from there.
+        work.volume
+            .flush()
+            .map_err(|error| work.disk_failed(&error))?;
         work.measure_again(pool)?;
-        proof = match self::proof(work, root, evidence) {
+        proved = match proof() {
             Ok(proof) if work.volume.is_still_sealed() => proof,
-            _ => return written_meanwhile(work),
+            _ => return Err(written_meanwhile()),
         };
     }
     let written = work.stats().bytes_written;
-    work.marks().consistent(&identity, proof, written)?;
+    work.marks().consistent(&identity, proved, written)?;
     Ok(Finished::Proved {
         root,
         identity,
@@ -140,14 +150,12 @@ fn proof(work: &Work<'_>, root: Root, evidence: Evidence) -> Result<Proof, Failu
         .map_err(|error| Failure::new(FailureKind::Mismatch, sentence(&error)))
 }
 
-/// What the ledger said before does not hold either, even if this run wrote nothing.
-fn written_meanwhile(work: &Work<'_>) -> Result<Finished, Failure> {
-    work.marks().disown(work.volume.durable_identity())?;
-    Err(Failure::new(
+fn written_meanwhile() -> Failure {
+    Failure::new(
         FailureKind::Interrupted,
         "another program wrote the target during the run",
     )
-    .hint("stop that program and run the same command again"))
+    .hint("stop that program and run the same command again")
 }
 
 /// A seal that fails on the disk is a disk's failure; the other reasons are

@@ -13,6 +13,7 @@ use lockstep_volume::OtherWriters;
 use super::own::{Own, Proved};
 use super::work::Work;
 use crate::base::{Base, Found};
+use crate::scan::ScanFrom;
 
 /// A proved target's word to its next run, still to be left.
 pub(super) struct Legacy {
@@ -90,7 +91,7 @@ impl Work<'_> {
         }
     }
 
-    /// Measures everything once more, and takes nothing over.
+    /// Measures everything once more, from the medium, and takes nothing over.
     pub(super) fn measure_again(&self, pool: &rayon::ThreadPool) -> Result<(), Failure> {
         let why = match self.volume.other_writers() {
             OtherWriters::Somebody => "another program had it open for writing during the run",
@@ -99,7 +100,7 @@ impl Work<'_> {
         let told = format!("everything of the target is read once more: {why}");
         warn(self.sender, &told);
         self.counts.bytes_inherited.store(0, Ordering::Relaxed);
-        self.measure(pool, None, &|| false, &|_, _| {})
+        self.measure(pool, ScanFrom::Medium, None, &|| false, &|_, _| {})
     }
 
     /// What is left for the next run, if the target can be snapshotted. To be called before the

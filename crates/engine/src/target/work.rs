@@ -257,7 +257,7 @@ impl<'a> Work<'a> {
             Ok(base) => base,
             Err(failure) => return self.stop(failure),
         };
-        let scanned = self.measure(pool, base, &|| self.is_over(), &|extent, cvs| {
+        let scanned = self.measure(pool, self.from, base, &|| self.is_over(), &|extent, cvs| {
             self.keep.scanned(extent, cvs);
             self.update(|session| session.scanned(extent));
         });
@@ -270,6 +270,7 @@ impl<'a> Work<'a> {
     pub(super) fn measure(
         &self,
         pool: &rayon::ThreadPool,
+        from: ScanFrom,
         base: Option<&Base>,
         stop: &(dyn Fn() -> bool + Sync),
         each: &(dyn Fn(ExtentIndex, &[Cv]) + Sync),
@@ -277,7 +278,7 @@ impl<'a> Work<'a> {
         let scan = Scan {
             volume: self.volume.as_ref(),
             geometry: self.geometry,
-            from: self.from,
+            from,
             bytes_read: &self.counts.bytes_read,
             pages: self.values.table(),
             known: base.map(|base| Known {
