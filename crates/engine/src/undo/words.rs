@@ -4,11 +4,12 @@
 //!   near                         far: the target's machine
 //!   ask(wish) ─────────────────►
 //!             ◄───────────────── offer       guards passed, claimed, held until the end
-//!   go        ─────────────────►             agreed
+//!   go        ─────────────────►             agreed; whatever reads the whole target comes after
 //!             ◄───────────────── state       `inconsistent` is durable
 //!             ◄───────────────── done        or failed, at any time
 //! ```
-//! Each is one JSON object in a control frame, which bounds its length.
+//! Each is one JSON object in a control frame, which bounds its length. The near side takes each in its
+//! turn only, waits a bounded time for the offer, and after it for as long as the link lives.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,13 @@ use serde::{Deserialize, Serialize};
 use crate::failures::link_broke;
 use crate::limits::{POLL, WELCOME_TIMEOUT};
 use crate::request::Connect;
+
+/// Most changes of a target's durable state in one rollback: unsafe, and what became of it.
+const MAX_STATES: u8 = 2;
+/// Hexadecimal digits of a run's name.
+const RUN_DIGITS: usize = 32;
+/// Hexadecimal digits of a root.
+const ROOT_DIGITS: usize = 64;
 
 /// What is wanted of a target's undo.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -159,27 +167,98 @@ fn converse(link: &Link, wish: Wish, monitor: &dyn RollbackMonitor) -> Result<As
     let temporary = |error: &LinkError| link_broke(error, false);
     say(&link.sender, &Near::Ask(wish)).map_err(|error| temporary(&error))?;
     let deadline = Instant::now() + WELCOME_TIMEOUT;
-    let mut writing = false;
+    let mut told = Told::default();
     loop {
-        let patience = (!writing).then_some(deadline);
-        match hear(link, patience, writing)? {
+        let patience = (!told.offered).then_some(deadline);
+        let word = hear(link, patience, told.states > 0)?;
+        told.check(wish, &word)?;
+        match word {
             Far::Offer(offer) => {
                 monitor.offered(&offer, link.via.word())?;
                 if wish == Wish::Look {
                     return Ok(Asked::Looked(offer));
                 }
-                say(&link.sender, &Near::Go).map_err(|error| temporary(&error))?;
                 // From here on the far side reads and writes the whole volume.
-                writing = true;
+                say(&link.sender, &Near::Go).map_err(|error| temporary(&error))?;
             }
             Far::State(state) => monitor.state(known(&state)?),
-            Far::Done(done) => {
-                known(&done.state)?;
-                return Ok(Asked::Done(done));
-            }
+            Far::Done(done) => return Ok(Asked::Done(done)),
             Far::Failed(failed) => return Err(failed.failure()),
         }
     }
+}
+
+/// What the far side has said, and so what it may say next.
+#[derive(Default)]
+struct Told {
+    offered: bool,
+    states: u8,
+}
+
+impl Told {
+    fn check(&mut self, wish: Wish, word: &Far) -> Result<(), Failure> {
+        match word {
+            Far::Offer(offer) => {
+                if self.offered || wish == Wish::Release {
+                    return Err(broke("an offer out of turn"));
+                }
+                self.offered = true;
+                offer.check()
+            }
+            Far::State(state) => {
+                if !self.offered || self.states == MAX_STATES {
+                    return Err(broke("a state out of turn"));
+                }
+                self.states += 1;
+                known(state).map(drop)
+            }
+            Far::Done(done) => {
+                let is_in_turn = match wish {
+                    Wish::Look => false,
+                    Wish::Restore => self.offered && done.root.is_some(),
+                    Wish::Release => done.root.is_none(),
+                };
+                match is_in_turn {
+                    true => done.check(),
+                    false => Err(broke("an end out of turn")),
+                }
+            }
+            Far::Failed(_) => Ok(()),
+        }
+    }
+}
+
+impl Rollback {
+    /// What is shown is what it is taken for: nothing in it moves the cursor or turns the text round.
+    fn check(&self) -> Result<(), Failure> {
+        if !["reflink", "log"].contains(&self.kind.as_str()) {
+            return Err(broke("a kind of undo that there is not"));
+        }
+        if !is_hex(&self.run, RUN_DIGITS) {
+            return Err(broke("a run that is no name of one"));
+        }
+        known(&self.state)?;
+        check_root(self.root.as_deref())
+    }
+}
+
+impl RolledBack {
+    fn check(&self) -> Result<(), Failure> {
+        known(&self.state)?;
+        check_root(self.root.as_deref())
+    }
+}
+
+fn check_root(root: Option<&str>) -> Result<(), Failure> {
+    match root.is_none_or(|root| is_hex(root, ROOT_DIGITS)) {
+        true => Ok(()),
+        false => Err(broke("a root that is none")),
+    }
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.len() == digits && text.bytes().all(is_digit)
 }
 
 fn known(state: &str) -> Result<&'static str, Failure> {
@@ -241,4 +320,123 @@ fn broke(what: &str) -> Failure {
         FailureKind::Internal,
         format!("the other side broke the protocol: {what}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Far, Rollback, RollbackMonitor, RolledBack, Wish, converse, say};
+    use lockstep_protocol::{Failure, FailureKind};
+    use lockstep_transport::memory_pair;
+
+    struct Agreeing;
+
+    impl RollbackMonitor for Agreeing {
+        fn offered(&self, _: &Rollback, _: &'static str) -> Result<(), Failure> {
+            Ok(())
+        }
+        fn state(&self, _: &str) {}
+        fn warning(&self, _: &str) {}
+    }
+
+    fn offer() -> Rollback {
+        Rollback {
+            kind: "log".to_owned(),
+            run: "0123456789abcdef".repeat(2),
+            size: 9,
+            present_size: 9,
+            created_unix_ms: 1,
+            until_unix_ms: 2,
+            root: Some("0123456789abcdef".repeat(4)),
+            state: "consistent".to_owned(),
+        }
+    }
+
+    fn done() -> RolledBack {
+        RolledBack {
+            root: Some("f".repeat(64)),
+            size: 9,
+            state: "inconsistent".to_owned(),
+            bytes_written: 4,
+        }
+    }
+
+    fn released() -> RolledBack {
+        RolledBack {
+            root: None,
+            ..done()
+        }
+    }
+
+    /// How a conversation ends whose far side says these words, whatever it hears.
+    fn end(wish: Wish, words: &[Far]) -> Option<FailureKind> {
+        let (near, far) = memory_pair();
+        for word in words {
+            say(&far.sender, word).unwrap();
+        }
+        let ended = converse(&near, wish, &Agreeing);
+        ended.err().map(|failure| failure.kind)
+    }
+
+    fn state() -> Far {
+        Far::State("inconsistent".to_owned())
+    }
+
+    #[test]
+    fn words_in_their_turn_are_heard() {
+        let (offer, done) = (|| Far::Offer(offer()), || Far::Done(done()));
+        assert_eq!(end(Wish::Look, &[offer()]), None);
+        assert_eq!(end(Wish::Restore, &[offer(), done()]), None);
+        let all = [offer(), state(), state(), done()];
+        assert_eq!(end(Wish::Restore, &all), None);
+        assert_eq!(end(Wish::Release, &[Far::Done(released())]), None);
+    }
+
+    #[test]
+    fn words_out_of_their_turn_break_the_protocol() {
+        let (offer, done) = (|| Far::Offer(offer()), || Far::Done(done()));
+        for (story, wish, words) in [
+            ("offered twice", Wish::Restore, vec![offer(), offer()]),
+            ("an end unasked", Wish::Restore, vec![done()]),
+            ("an end of a look", Wish::Look, vec![done()]),
+            ("a state unasked", Wish::Restore, vec![state()]),
+            ("an offer of nothing", Wish::Release, vec![offer()]),
+            ("a root of nothing", Wish::Release, vec![done()]),
+            (
+                "released instead",
+                Wish::Restore,
+                vec![offer(), Far::Done(released())],
+            ),
+            (
+                "states without end",
+                Wish::Restore,
+                vec![offer(), state(), state(), state()],
+            ),
+        ] {
+            assert_eq!(end(wish, &words), Some(FailureKind::Internal), "{story}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_digits_is_shown_of_names_and_roots() {
+        let turned = "\u{202e}".to_owned();
+        let with = |change: &dyn Fn(&mut Rollback)| {
+            let mut offer = offer();
+            change(&mut offer);
+            end(Wish::Look, &[Far::Offer(offer)])
+        };
+        let broken = Some(FailureKind::Internal);
+        assert_eq!(with(&|offer| offer.root = None), None);
+        assert_eq!(with(&|offer| offer.run = turned.repeat(32)), broken);
+        assert_eq!(with(&|offer| offer.run.push('0')), broken);
+        assert_eq!(with(&|offer| offer.root = Some(turned.clone())), broken);
+        assert_eq!(with(&|offer| offer.root = Some("F".repeat(64))), broken);
+        assert_eq!(with(&|offer| offer.kind.push('s')), broken);
+        assert_eq!(with(&|offer| offer.state.clear()), broken);
+        let done = RolledBack {
+            root: Some(turned.repeat(64)),
+            ..done()
+        };
+        let words = [Far::Offer(offer()), Far::Done(done)];
+        assert_eq!(end(Wish::Restore, &words), broken);
+    }
 }
