@@ -6,9 +6,11 @@
 //! | `image` | a clone of the whole target |
 //! | `offer` | which way of keeping there is for a target |
 //! | `rollback`, `words` | bringing a target back, on its machine; what the two sides say |
+//! | `changed` | whether it may have been written to since |
 //!
 //! A run's own part is `target/keep`.
 
+mod changed;
 mod image;
 mod offer;
 mod rollback;

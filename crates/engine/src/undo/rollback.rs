@@ -2,18 +2,22 @@
 //!
 //! # Recipe
 //!
-//! 1. Find the undo; pass every guard of a run and hold the target to the end; claim it in the ledger.
-//! 2. If the ledger calls the target consistent and the undo is a log, hash the target: a log puts
-//!    back pages, and over anything else than what the run left that would mix two states.
-//! 3. Offer, and wait for the word to go on. Until here nothing is changed.
+//! 1. Find the undo; claim the target in the ledger, and look whether that is still its undo; pass
+//!    every guard of a run and hold the target to the end.
+//! 2. Offer, and wait for the word to go on.
+//! 3. If the ledger calls the target consistent and the undo is a log, hash the target: a log puts
+//!    back pages, and over anything else than what the run left that would mix two states. It is done
+//!    now, for a user may think for long. Until here nothing is changed.
 //! 4. Read the whole log and check it; record `restoring`.
-//! 5. `inconsistent`, durably.
+//! 5. `inconsistent`, durably; before 4 if the ledger calls it unsafe already: the undo can be
+//!    continued by a run only if the ledger names who had it last.
 //! 6. Its old size; its old bytes; flush.
 //! 7. Hash all of it from the medium; it must have the root that it had before the run. If nobody knew
 //!    that root, every byte that was put back is compared, or the clone is hashed too.
 //! 8. Seal; remove the clone, then the undo.
-//! 9. `consistent`, if the ledger's record before the run says so of exactly this root and size;
-//!    otherwise the ledger stays at `inconsistent`, for nobody has proved what these bytes are.
+//! 9. `consistent`, if the ledger's record before the run says so of exactly this root and size, by a
+//!    proof that read all of it; otherwise the ledger stays at `inconsistent`, for nobody has proved
+//!    what these bytes are.
 //!
 //! Killed at any point, the same command begins again at 1 and ends with the same bytes.
 
@@ -21,21 +25,21 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
 use lockstep_ledger::{
-    Identity as LedgerIdentity, Ledger, Overwriting, Proof, Record as LedgerRecord, RunFacts,
-    Standing, State, VolumeKey, peek,
+    Claim, Identity as LedgerIdentity, Ledger, Overwriting, Proof, ProofLevel,
+    Record as LedgerRecord, RunFacts, Standing, State, VolumeKey, peek,
 };
 use lockstep_merkle::{Geometry, GroupIndex, Root};
 use lockstep_protocol::{Failure, FailureKind, VolumeState};
 use lockstep_transport::{Link, LinkSender, memory_pair};
 use lockstep_undo::{
-    Kept, PreRunRoot, Record, RestoreError, Restoring, State as UndoState, UndoStore, Unusable,
-    check, restore,
+    Kept, PreRunRoot, Record, RestoreError, Restoring, UndoStore, Unusable, check, restore,
 };
 use lockstep_volume::{
     IoEngine, MappedCvs, Target, TargetPlan, TargetRequest, Volume, VolumeKind, canonical_target,
     identify, open_target,
 };
 
+use super::changed::{Present, Suspicion, suspicion};
 use super::words::{Failed, Far, Near, Rollback, RolledBack, Wish, heard, say};
 use super::{Stores, image, lasting, undo_failed};
 use crate::clock::now;
@@ -112,12 +116,12 @@ fn served(link: &Link, options: &RollbackOptions) -> Result<Option<RolledBack>, 
     };
     match wish {
         Wish::Look => {
-            let found = Found::of(options)?;
+            let found = Found::of(options)?.unexpired()?;
             let target = found.open(options, Purpose::Look)?;
             offered(link, found.offer(options, &target))?;
             Ok(None)
         }
-        Wish::Restore => brought_back(link, options, &Found::of(options)?).map(Some),
+        Wish::Restore => brought_back(link, options).map(Some),
         Wish::Release => released(options).map(Some),
     }
 }
@@ -188,10 +192,6 @@ impl Found {
             .look(key.as_str())
             .map_err(|why| no_undo(&path, &why))?;
         let store = store.clone();
-        if record.has_expired(now()) {
-            stores.release_expired();
-            return Err(expired(&path));
-        }
         Ok(Found {
             path,
             key,
@@ -200,9 +200,38 @@ impl Found {
         })
     }
 
+    fn unexpired(self) -> Result<Found, Failure> {
+        match self.record.has_expired(now()) {
+            true => Err(expired(&self.path)),
+            false => Ok(self),
+        }
+    }
+
+    /// For a rollback, which may tidy up; a look may not.
+    fn to_restore(options: &RollbackOptions) -> Result<Found, Failure> {
+        Found::of(options)?.unexpired().inspect_err(|_| {
+            if let Ok((_, _, stores)) = places(options) {
+                stores.release_expired();
+            }
+        })
+    }
+
+    /// Before the claim a run may have ended here, and put another undo in the place of the one that
+    /// was found.
+    fn is_still_there(&self, options: &RollbackOptions) -> Result<(), Failure> {
+        match Found::of(options)?.record == self.record {
+            true => Ok(()),
+            false => Err(Failure::new(
+                FailureKind::Busy,
+                format!("{}: a run has just ended on it", self.path.display()),
+            )
+            .hint("run the same command again: what can be brought back is another state now")),
+        }
+    }
+
     /// The target with every guard of a run, if it is still the one that the undo is of.
     fn open(&self, options: &RollbackOptions, purpose: Purpose) -> Result<Target, Failure> {
-        let target = self.open_of_size(options, self.record.size, purpose)?;
+        let target = self.open_of_its_size(options, purpose)?;
         let identity = target.identity().map(|identity| identity.durable_text());
         if identity.as_deref().map(lasting).as_deref() != Some(&self.record.identity) {
             let (then, now) = (self.record.identity.clone(), identity.unwrap_or_default());
@@ -211,15 +240,14 @@ impl Found {
         Ok(target)
     }
 
-    fn open_of_size(
+    fn open_of_its_size(
         &self,
         options: &RollbackOptions,
-        size: u64,
         purpose: Purpose,
     ) -> Result<Target, Failure> {
         let target = open_target(&TargetRequest {
             path: &self.path,
-            size,
+            size: self.record.size,
             source: None,
             allow_larger: true,
             read_only: purpose == Purpose::Look,
@@ -263,6 +291,27 @@ impl Found {
         }
     }
 
+    /// What the ledger says that the target is, if that has to be found true first.
+    fn suspect(&self, ledger: &Ledger) -> Result<Option<LedgerRecord>, Failure> {
+        let identity = identify(&self.path).map_err(|error| Failure {
+            kind: FailureKind::Guard,
+            ..target_unopened(&error)
+        })?;
+        let identity = LedgerIdentity::new(identity.durable_text());
+        let standing = ledger
+            .standing(&self.key, &identity)
+            .map_err(|error| ledger_failed(&error))?;
+        let left = match standing {
+            Standing::Consistent(record) => Some(record),
+            _ => None,
+        };
+        match suspicion(&self.record.kept, self.record.state, left.is_some()) {
+            Suspicion::None => Ok(None),
+            Suspicion::Written => Ok(left),
+            Suspicion::Changed => Err(changed(&self.path)),
+        }
+    }
+
     /// What the ledger said of the volume before the first run that the undo takes back.
     fn before(&self, history: &[LedgerRecord]) -> Option<LedgerRecord> {
         let first = history
@@ -272,16 +321,9 @@ impl Found {
     }
 }
 
-fn brought_back(
-    link: &Link,
-    options: &RollbackOptions,
-    found: &Found,
-) -> Result<RolledBack, Failure> {
+fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Failure> {
+    let found = &Found::to_restore(options)?;
     let ledger = Ledger::open(&options.state_dir).map_err(|error| ledger_failed(&error))?;
-    let history = ledger
-        .history(&found.key)
-        .map_err(|error| ledger_failed(&error))?;
-    let before = found.before(&history);
     let rollback = random_name()?;
     let claim = ledger
         .claim(
@@ -294,8 +336,14 @@ fn brought_back(
             },
         )
         .map_err(|error| ledger_failed(&error))?;
-    refuse_if_changed(options, found, &ledger)?;
+    found.is_still_there(options)?;
+    let history = ledger
+        .history(&found.key)
+        .map_err(|error| ledger_failed(&error))?;
+    let before = found.before(&history);
     let target = found.open(options, Purpose::Restore)?;
+    // At once if it takes no reading: nobody is asked in vain.
+    found.suspect(&ledger)?;
     if let Kept::Image(description) = &found.record.kept {
         let image = image::open(description).map_err(|why| unusable_image(&found.path, &why))?;
         if image.size != found.record.size {
@@ -305,22 +353,8 @@ fn brought_back(
     offered(link, found.offer(options, &target))?;
     agreed(link)?;
 
-    let key = found.key.as_str();
-    let restoring = found
-        .store
-        .restore(key, &found.record.identity, &rollback)
-        .map_err(|error| match error {
-            lockstep_undo::UndoError::Unusable(why) => no_undo(&found.path, &why),
-            error => undo_failed(&error),
-        })?;
-    let identity = match target.plan() {
-        TargetPlan::Keep => target.identity(),
-        // Its size is a part of it, and about to change.
-        _ => None,
-    };
-    let overwriting = claim
-        .overwrite(identity.map(|identity| LedgerIdentity::new(identity.durable_text())))
-        .map_err(|error| ledger_failed(&error))?;
+    refuse_if_changed(options, found, &ledger, &target)?;
+    let (restoring, overwriting) = begun(found, &history, &target, claim, &rollback)?;
     tell(&link.sender, VolumeState::Inconsistent);
     let restored = put_back(&restoring, &target)
         .and_then(|bytes| Ok((proved(options, &restoring, &target)?, bytes)));
@@ -359,38 +393,66 @@ fn tell(sender: &LinkSender, state: VolumeState) {
     let _ = say(sender, &Far::State(state.word().to_owned()));
 }
 
+/// Both records say that a rollback is at work, durably.
+fn begun(
+    found: &Found,
+    history: &[LedgerRecord],
+    target: &Target,
+    claim: Claim,
+    rollback: &str,
+) -> Result<(Restoring, Overwriting), Failure> {
+    let identity = match target.plan() {
+        TargetPlan::Keep => target.identity(),
+        // Its size is a part of it, and about to change.
+        _ => None,
+    };
+    let overwrite = || {
+        let identity = identity.map(|identity| LedgerIdentity::new(identity.durable_text()));
+        claim
+            .overwrite(identity)
+            .map_err(|error| ledger_failed(&error))
+    };
+    let restore = || {
+        found
+            .store
+            .restore(found.key.as_str(), &found.record.identity, rollback)
+            .map_err(|error| match error {
+                lockstep_undo::UndoError::Unusable(why) => no_undo(&found.path, &why),
+                error => undo_failed(&error),
+            })
+    };
+    // The next run continues the undo of whoever the ledger names among those that were interrupted.
+    // An undo that cannot be used leaves no trace in the ledger of a target that is whole.
+    if history.first().is_some_and(is_unsafe) {
+        let overwriting = overwrite()?;
+        return Ok((restore()?, overwriting));
+    }
+    let restoring = restore()?;
+    Ok((restoring, overwrite()?))
+}
+
+fn is_unsafe(newest: &LedgerRecord) -> bool {
+    matches!(newest.state, State::Inconsistent | State::Failed)
+}
+
 /// A log over anything else than what the run left would mix two states.
 fn refuse_if_changed(
     options: &RollbackOptions,
     found: &Found,
     ledger: &Ledger,
+    target: &Target,
 ) -> Result<(), Failure> {
-    let is_whole_log =
-        matches!(found.record.kept, Kept::Log(_)) && found.record.state == UndoState::Whole;
-    let identity = identify(&found.path).map_err(|error| Failure {
-        kind: FailureKind::Guard,
-        ..target_unopened(&error)
-    })?;
-    let identity = LedgerIdentity::new(identity.durable_text());
-    let standing = ledger
-        .standing(&found.key, &identity)
-        .map_err(|error| ledger_failed(&error))?;
-    let Standing::Consistent(record) = standing else {
-        // A run that was cut short, whose pages have the pre-images that they need.
-        return match is_whole_log {
-            true => Err(changed(&found.path)),
-            false => Ok(()),
-        };
-    };
-    if !is_whole_log {
+    let Some(left) = found.suspect(ledger)? else {
         return Ok(());
-    }
-    let target = found.open_of_size(options, record.size, Purpose::Look)?;
-    if target.plan() != TargetPlan::Keep {
-        return Err(changed(&found.path));
-    }
-    let root = measured(options, &target, ScanFrom::Cache)?;
-    match record.root == Some(*root.as_bytes()) {
+    };
+    let root = match left.size == target.size() {
+        true => measured(options, target, ScanFrom::Cache)?,
+        false => {
+            let size = left.size;
+            measured(options, &Present::of(target, size), ScanFrom::Cache)?
+        }
+    };
+    match left.root == Some(*root.as_bytes()) {
         true => Ok(()),
         false => Err(changed(&found.path)),
     }
@@ -478,7 +540,9 @@ fn measured(
     fold_table(geometry, &table)
 }
 
-/// `consistent` only by the word of the record before the run, on exactly these bytes.
+/// `consistent` only by the word of the record before the run, on exactly these bytes. A proof that
+/// inherited a part does not count: what it rested on may have been taken back since, and that doubt
+/// asks only for the newest record, which was not this one.
 fn marked(
     overwriting: Overwriting,
     before: Option<&LedgerRecord>,
@@ -489,7 +553,8 @@ fn marked(
 ) -> Result<VolumeState, Failure> {
     let before = before.filter(|before| {
         let same = before.identity.as_ref() == Some(&identity) && before.size == size;
-        before.state == State::Consistent && same
+        let is_full = before.proof == ProofLevel::Full;
+        before.state == State::Consistent && is_full && same
     });
     let proof = before.and_then(|before| {
         let promised = before.root?;
@@ -632,3 +697,6 @@ pub fn list_undos(state_dir: &Path) -> Result<(Vec<KeptUndo>, Vec<String>), Fail
     }
     Ok((kept, unusable))
 }
+
+#[cfg(test)]
+mod tests;
