@@ -278,7 +278,7 @@ impl Listener<'_> {
                 ..blank
             },
             Ok(Asked::Done(done)) => {
-                self.tell(done);
+                self.tell(done, seen.offer.as_ref());
                 Summary {
                     changed: self.arguments.wish() == Wish::Restore,
                     root: done.root.clone(),
@@ -310,15 +310,20 @@ impl Listener<'_> {
         self.arguments.wish() == Wish::Restore && before != seen.state.as_deref()
     }
 
-    fn tell(&self, done: &RolledBack) {
+    fn tell(&self, done: &RolledBack, offer: Option<&Rollback>) {
         let name = self.name;
+        // A clone is all of what there was; a log is what the run overwrote of it.
+        let is_proved = offer.is_some_and(|offer| offer.root.is_some() || offer.kind == "reflink");
         self.output.result(&match (&done.root, done.state.as_str()) {
             (None, _) => format!("{name}: what was kept of it is released"),
             (Some(root), "consistent") => {
                 format!("{name}: as it was before the run, root {root}, consistent")
             }
+            (Some(root), state) if is_proved => format!(
+                "{name}: as it was before the run, root {root}; {state}, for no run's proof of that holds any more: sync it to have one"
+            ),
             (Some(root), state) => format!(
-                "{name}: as it was before the run, root {root}; {state}, for no run has proved what that is"
+                "{name}: all that was overwritten is put back, root {root}; {state}, for its root before the run is not known: sync it to have a proof"
             ),
         });
     }

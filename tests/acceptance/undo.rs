@@ -390,6 +390,9 @@ fn what_has_expired_is_not_restored_and_the_next_run_releases_it() {
     let other = Field::drifted_in(Stand::new(), "");
     other.sync(&["--keep-undo", "1s"]).exits(0);
     std::thread::sleep(Duration::from_millis(1100));
+    let kept = other.kept();
+    other.undo(&["--dry-run"]).exits(7);
+    assert_eq!(other.kept(), kept, "a look removes nothing");
     other.undo(&["--yes"]).exits(7);
     assert!(same(&other.a, &other.b), "an expired undo changes nothing");
     assert_eq!(other.kept(), [] as [String; 0]);
