@@ -32,7 +32,8 @@ use lockstep_merkle::{Geometry, GroupIndex, Root};
 use lockstep_protocol::{Failure, FailureKind, VolumeState};
 use lockstep_transport::{Link, LinkSender, memory_pair};
 use lockstep_undo::{
-    Kept, PreRunRoot, Record, RestoreError, Restoring, UndoStore, Unusable, check, restore,
+    Kept, PreRunRoot, Record, RestoreError, Restoring, State as UndoState, UndoStore, Unusable,
+    check, restore,
 };
 use lockstep_volume::{
     IoEngine, MappedCvs, Target, TargetPlan, TargetRequest, Volume, VolumeKind, canonical_target,
@@ -345,9 +346,9 @@ fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Fa
     // At once if it takes no reading: nobody is asked in vain.
     found.suspect(&ledger)?;
     if let Kept::Image(description) = &found.record.kept {
-        let image = image::open(description).map_err(|why| unusable_image(&found.path, &why))?;
+        let image = image::open(description).map_err(|why| unusable_image(found, &why))?;
         if image.size != found.record.size {
-            return Err(unusable_image(&found.path, "it has another size"));
+            return Err(unusable_image(found, "it has another size"));
         }
     }
     offered(link, found.offer(options, &target))?;
@@ -612,15 +613,20 @@ fn no_undo(path: &Path, why: &Unusable) -> Failure {
     }
 }
 
-fn unusable_image(path: &Path, why: &str) -> Failure {
-    Failure::new(
+fn unusable_image(found: &Found, why: &str) -> Failure {
+    let path = found.path.display();
+    let failure = Failure::new(
         FailureKind::Guard,
-        format!(
-            "{} cannot be brought back: its clone: {why}",
-            path.display()
+        format!("{path} cannot be brought back: its clone: {why}"),
+    );
+    match found.record.state {
+        UndoState::Restoring => failure.hint(
+            "an undo that was cut short may have put everything back before; sync it from a source that is right",
         ),
-    )
-    .hint("nothing was changed; sync it from a source that is right")
+        UndoState::Keeping | UndoState::Whole => {
+            failure.hint("nothing was changed; sync it from a source that is right")
+        }
+    }
 }
 
 fn expired(path: &Path) -> Failure {
