@@ -261,6 +261,49 @@ fn a_run_killed_at_any_moment_is_undone_and_leaks_nothing() {
     }
 }
 
+/// Opens a file for writing, and closes it, as soon as it is locked and no lease is asked for.
+const INTRUDER: &str = r"
+import os, sys
+path = sys.argv[1]
+inode = ':%d' % os.stat(path).st_ino
+while True:
+    locks = [line.split() for line in open('/proc/locks')]
+    kinds = {line[1] for line in locks if any(word.endswith(inode) for word in line)}
+    if 'FLOCK' in kinds and 'LEASE' not in kinds:
+        break
+os.close(os.open(path, os.O_RDWR))
+";
+
+#[test]
+fn what_somebody_may_have_written_during_an_undo_is_not_called_consistent() {
+    if !root_lab() {
+        return;
+    }
+    let mut tried = 0;
+    loop {
+        let field = Field::drifted_in(Stand::new(), "");
+        field.sync(&["--undo", "off"]).exits(0);
+        fs::write(&field.a, volume(SIZE, 9)).unwrap();
+        fs::copy(&field.b, &field.before).unwrap();
+        field.sync(&[]).exits(0);
+        let mut intruder = Command::new("python3");
+        intruder.args(["-c", INTRUDER]).arg(&field.b);
+        let intruder = Watched::start(&mut intruder, field.stand.folder());
+        let events = field.undo(&["--yes"]);
+        intruder.kill();
+        tried += 1;
+        // It may come between the lock and the lease, which then refuses.
+        if events.code == 7 && tried < 20 {
+            continue;
+        }
+        assert_eq!(events.code, 0, "{:#}", events.summary());
+        field.is_back("nothing was written after all");
+        let state = &events.summary()["targets"][0]["state"];
+        assert_eq!(state, "inconsistent");
+        return;
+    }
+}
+
 #[test]
 fn an_undo_that_is_killed_can_be_run_again() {
     if !root_lab() {

@@ -36,8 +36,8 @@ use lockstep_undo::{
     check, restore,
 };
 use lockstep_volume::{
-    IoEngine, MappedCvs, Target, TargetPlan, TargetRequest, Volume, VolumeKind, canonical_target,
-    identify, open_target,
+    IoEngine, MappedCvs, OtherWriters, Target, TargetPlan, TargetRequest, Volume, VolumeKind,
+    canonical_target, identify, open_target,
 };
 
 use super::changed::{Present, Suspicion, suspicion};
@@ -364,6 +364,10 @@ fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Fa
         Err(failure) => return Err(left_half_way(overwriting, failure)),
     };
     let identity = target.seal().map_err(|error| target_unopened(&error))?;
+    // Who wrote after that part was measured is seen only now; what was proved before counts then
+    // for nothing.
+    let was_written = target.other_writers() == OtherWriters::Somebody;
+    let before = before.filter(|_| !was_written);
     if let Kept::Image(description) = &restoring.record().kept
         && let Err(why) = image::release(description)
     {
