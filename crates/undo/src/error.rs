@@ -22,6 +22,9 @@ pub enum Unusable {
     /// A name leads to a folder, a link, a device or a pipe.
     #[error("the {0} is not a regular file")]
     NotAFile(What),
+    /// Somebody else could have put an undo there, or could change it.
+    #[error("{} is not a folder that is its owner's alone", .0.display())]
+    NotOurs(PathBuf),
     /// A file has another length than any of its kind.
     #[error("the {what} is damaged: it has {bytes} bytes, not {expected}")]
     Length {
@@ -114,6 +117,7 @@ impl Unusable {
             Self::Missing
             | Self::Unreadable { .. }
             | Self::NotAFile(_)
+            | Self::NotOurs(_)
             | Self::Version { .. }
             | Self::OtherKey(_)
             | Self::OtherIdentity { .. } => false,

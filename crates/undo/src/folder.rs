@@ -2,11 +2,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use crate::error::{UndoError, Unusable, What};
 use crate::steps::{Step, Steps};
@@ -68,6 +69,22 @@ pub(crate) fn make(folder: &Path) -> Result<(), UndoError> {
         .map_err(UndoError::io("make the folder", folder))
 }
 
+/// Whether it is a folder, no link to one, that is ours and that nobody else can look into or
+/// change. One that is not there yet is made so.
+pub(crate) fn check_private(folder: &Path) -> Result<(), Unusable> {
+    let is_private = match folder.symlink_metadata() {
+        Ok(found) => {
+            let owned = found.uid() == geteuid().as_raw();
+            found.is_dir() && owned && found.mode() & 0o077 == 0
+        }
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    match is_private {
+        true => Ok(()),
+        false => Err(Unusable::NotOurs(folder.to_owned())),
+    }
+}
+
 /// Makes the name of a file durable.
 pub(crate) fn flush_parent(path: &Path) -> io::Result<()> {
     path.parent()
@@ -109,7 +126,7 @@ pub(crate) fn replace(names: &Names, content: &[u8], steps: &Steps) -> Result<()
             .map_err(UndoError::io("put in place", &names.record))
     });
     if result.is_err() {
-        // If that fails too, the next change of the record overwrites it.
+        // If that fails too, the next change of the record removes it.
         let _ = fs::remove_file(draft);
     }
     result?;
@@ -121,9 +138,11 @@ pub(crate) fn replace(names: &Names, content: &[u8], steps: &Steps) -> Result<()
 
 fn write_draft(draft: &Path, content: &[u8], steps: &Steps) -> Result<(), UndoError> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
+    // Whatever has the name, a link for example, is not written through.
+    options.write(true).create_new(true).mode(0o600);
     let mut file = steps
         .before(Step::MakeDraft)
+        .and_then(|()| remove_file(draft))
         .and_then(|()| options.open(draft))
         .map_err(UndoError::io("make", draft))?;
     steps

@@ -42,7 +42,7 @@
 //!
 //! # Recipes
 //!
-//! **Recording**, each change of a record: 1. make `V.undo.new`; 2. write it; 3. flush it; 4. rename it
+//! **Recording**, each change of a record: 1. make `V.undo.new` anew; 2. write it; 3. flush it; 4. rename it
 //! to `V.undo`; 5. flush the folder.
 //!
 //! **Removing**, for a release, and when an undo is abandoned or has been restored: 1. remove the log;

@@ -1,9 +1,10 @@
 //! One holder for each volume's undo: flock(2), which the kernel lets go of when its holder dies.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::UndoError;
 
@@ -21,10 +22,9 @@ pub(crate) struct UndoLock {
 
 impl UndoLock {
     pub(crate) fn take(path: &Path, wait: Duration) -> Result<Self, UndoError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = options.mode(0o600).open(path);
-        let file = file.map_err(UndoError::io("open", path))?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR);
+        let file = File::from(file.map_err(UndoError::io("open", path))?);
         let deadline = Instant::now() + wait;
         loop {
             match file.try_lock() {
@@ -63,5 +63,14 @@ mod tests {
         assert!(matches!(refused, UndoError::Busy { .. }), "{refused}");
         drop(first);
         UndoLock::take(&path, short).unwrap();
+    }
+
+    #[test]
+    fn no_file_is_made_where_a_link_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (dir.path().join("v.lock"), dir.path().join("elsewhere"));
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        UndoLock::take(&path, Duration::ZERO).unwrap_err();
+        assert!(!elsewhere.exists());
     }
 }

@@ -23,6 +23,8 @@ const FOLDER: &str = "undo";
 #[derive(Clone, Debug)]
 pub struct UndoStore {
     folder: PathBuf,
+    /// A folder that others could have made or could change, and that is above this one.
+    doubtful: Option<PathBuf>,
     steps: Steps,
 }
 
@@ -96,8 +98,31 @@ impl UndoStore {
     pub fn at(state_dir: &Path) -> Self {
         Self {
             folder: state_dir.join(FOLDER),
+            doubtful: None,
             steps: Steps::default(),
         }
+    }
+
+    /// The undos in a folder whose place others can write to, such as the one beside a volume. It is
+    /// looked at again before each use, and what is not its owner's alone is not used.
+    ///
+    /// # Errors
+    /// [`Unusable::NotOurs`] if it is there already and is somebody else's.
+    pub fn beside(folder: &Path) -> Result<Self, Unusable> {
+        let store = Self {
+            doubtful: Some(folder.to_owned()),
+            ..Self::at(folder)
+        };
+        store.check_folders()?;
+        Ok(store)
+    }
+
+    fn check_folders(&self) -> Result<(), Unusable> {
+        let Some(above) = &self.doubtful else {
+            return Ok(());
+        };
+        folder::check_private(above)?;
+        folder::check_private(&self.folder)
     }
 
     #[cfg(test)]
@@ -116,6 +141,7 @@ impl UndoStore {
     /// [`Unusable`] says what is in doubt, or that there is nothing.
     pub fn look(&self, key: &str) -> Result<Record, Unusable> {
         let key = bounded_key(key);
+        self.check_folders()?;
         let names = Names::of(&self.folder, &key);
         let record = read(&names)?;
         if record.key != key {
@@ -164,6 +190,7 @@ impl UndoStore {
         let record = new_record(begin, kept);
         // Nothing is removed for a record that could not be written.
         record_block::encode(&record)?;
+        self.check_folders()?;
         folder::make(&self.folder)?;
         let held = self.hold(&record.key)?;
         check_replaceable(&held.names)?;
@@ -259,6 +286,7 @@ impl UndoStore {
     /// # Errors
     /// [`UndoError::Busy`] if a run or a rollback has it.
     pub fn take(&self, key: &str) -> Result<Option<Releasing>, UndoError> {
+        self.check_folders()?;
         let names = Names::of(&self.folder, &bounded_key(key));
         if !names.record.exists() && !names.log.exists() {
             return Ok(None);
@@ -282,8 +310,9 @@ impl UndoStore {
     /// The undos that are there, at most [`MAX_LISTED`], by the names of their files.
     ///
     /// # Errors
-    /// [`UndoError::Io`] if the folder cannot be read.
+    /// [`UndoError`] if the folder cannot be read, or is not ours.
     pub fn list(&self) -> Result<Vec<Listed>, UndoError> {
+        self.check_folders()?;
         let paths = folder::records(&self.folder, MAX_LISTED)?;
         let look = |path: PathBuf| {
             let names = Names::beside(&path);
@@ -312,6 +341,7 @@ impl UndoStore {
     }
 
     fn lock(&self, names: Names) -> Result<Held, UndoError> {
+        self.check_folders()?;
         let lock = UndoLock::take(&names.lock, MAX_WAIT)?;
         Ok(Held {
             names,

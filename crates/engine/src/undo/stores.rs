@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use lockstep_undo::{Kept, Record, UndoError, UndoStore, Unusable};
-use rustix::process::geteuid;
 
 use super::image;
 use crate::clock::now;
@@ -21,10 +20,9 @@ impl Stores {
         let beside = volume
             .parent()
             .filter(|_| is_file)
-            .map(|folder| folder.join(BESIDE))
-            .filter(|folder| is_ours(folder));
-        let folders = std::iter::once(state_dir.to_path_buf()).chain(beside);
-        Stores(folders.map(|folder| UndoStore::at(&folder)).collect())
+            .and_then(|folder| UndoStore::beside(&folder.join(BESIDE)).ok());
+        let state = UndoStore::at(state_dir);
+        Stores(std::iter::once(state).chain(beside).collect())
     }
 
     /// The one of the state directory.
@@ -96,16 +94,4 @@ fn remove(
         }
     }
     held.remove().map(|()| true)
-}
-
-/// Nobody else may put an undo there. A folder that is not there yet is made so.
-fn is_ours(folder: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match folder.symlink_metadata() {
-        Ok(found) => {
-            let owned = found.uid() == geteuid().as_raw();
-            found.is_dir() && owned && found.mode() & 0o077 == 0
-        }
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-    }
 }

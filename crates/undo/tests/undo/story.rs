@@ -4,8 +4,8 @@ use std::fs;
 
 use lockstep_merkle::Root;
 use lockstep_undo::{
-    Kept, MAX_DESCRIPTION_BYTES, PreRunRoot, RestoreError, State, UndoError, Unusable, check,
-    restore,
+    Kept, MAX_DESCRIPTION_BYTES, PreRunRoot, RestoreError, State, UndoError, UndoStore, Unusable,
+    check, restore,
 };
 use lockstep_volume::Volume;
 use lockstep_volume::faults::MemoryVolume;
@@ -297,4 +297,70 @@ fn only_the_owner_may_read_what_is_kept() {
         assert_eq!(mode(scene.file(end)), 0o600);
     }
     assert_eq!(mode(scene.folder()), 0o700);
+}
+
+#[test]
+fn no_undo_is_kept_or_found_where_somebody_else_could_write() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let scene = Scene::new();
+    let dir = tempfile::tempdir().unwrap();
+    let (beside, elsewhere) = (dir.path().join("beside"), dir.path().join("elsewhere"));
+    let not_ours = |result: Result<(), UndoError>| {
+        let why = result.unwrap_err();
+        assert!(
+            matches!(why, UndoError::Unusable(Unusable::NotOurs(_))),
+            "{why}"
+        );
+    };
+    let store = UndoStore::beside(&beside).unwrap();
+    let begun = || store.begin_log(&scene.facts(), 1 << 20).map(drop);
+    begun().unwrap();
+    assert_eq!(store.look(KEY).unwrap().state, State::Keeping);
+    // A link in its place, to a folder that would do.
+    fs::rename(&beside, &elsewhere).unwrap();
+    symlink(&elsewhere, &beside).unwrap();
+    let refused = |store: &UndoStore| {
+        not_ours(store.look(KEY).map(drop).map_err(UndoError::from));
+        not_ours(store.take(KEY).map(drop));
+        not_ours(store.release(KEY));
+        not_ours(store.list().map(drop));
+        not_ours(store.restore(KEY, IDENTITY, "r").map(drop));
+        not_ours(store.begin_log(&scene.facts(), 1 << 20).map(drop));
+    };
+    refused(&store);
+    assert!(UndoStore::beside(&beside).is_err());
+    fs::remove_file(&beside).unwrap();
+    fs::rename(&elsewhere, &beside).unwrap();
+    begun().unwrap();
+    // A link one level below.
+    let inner = beside.join("undo");
+    fs::rename(&inner, &elsewhere).unwrap();
+    symlink(&elsewhere, &inner).unwrap();
+    refused(&store);
+    fs::remove_file(&inner).unwrap();
+    fs::rename(&elsewhere, &inner).unwrap();
+    begun().unwrap();
+    // A folder that others may write to.
+    for folder in [&beside, &inner] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o770)).unwrap();
+        refused(&store);
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    store.release(KEY).unwrap();
+}
+
+/// What has the name of a record's draft is removed, not written through.
+#[test]
+fn no_record_is_written_where_a_link_leads() {
+    let scene = Scene::new();
+    let keeping = scene.begin();
+    let victim = scene.dir.join("victim");
+    fs::write(&victim, b"mine").unwrap();
+    std::os::unix::fs::symlink(&victim, scene.file("undo").with_extension("undo.new")).unwrap();
+    keeping.record_root(root(1)).unwrap();
+    assert_eq!(fs::read(&victim).unwrap(), b"mine");
+    assert_eq!(
+        scene.store.look(KEY).unwrap().root,
+        PreRunRoot::Known(root(1))
+    );
 }
