@@ -22,7 +22,7 @@ pub struct Record {
     pub latest_run: String,
     /// When it was begun.
     pub created_unix_ms: u64,
-    /// From when on nobody needs it.
+    /// From when on nobody needs it, once the run has ended.
     pub expires_unix_ms: u64,
     /// Root of the volume before the run.
     pub root: PreRunRoot,
@@ -89,9 +89,10 @@ pub struct LogFacts {
 pub struct LogId(pub [u8; 16]);
 
 impl Record {
-    /// Whether nobody needs it any more.
+    /// Whether nobody needs it any more. What a run or a rollback was interrupted in has no other way
+    /// back, and never expires.
     pub fn has_expired(&self, now_unix_ms: u64) -> bool {
-        self.expires_unix_ms <= now_unix_ms
+        self.state == State::Whole && self.expires_unix_ms <= now_unix_ms
     }
 
     pub(crate) fn log(&self) -> Option<&LogFacts> {

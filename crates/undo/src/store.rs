@@ -42,7 +42,7 @@ pub struct Begin<'a> {
     pub run: &'a str,
     /// Now.
     pub created_unix_ms: u64,
-    /// When the undo expires if the run never ends.
+    /// When the undo expires, until the run ends and says so again.
     pub expires_unix_ms: u64,
 }
 
@@ -324,7 +324,7 @@ impl UndoStore {
         Ok(paths.into_iter().map(look).collect())
     }
 
-    /// The undos past their time. One that a run holds cannot be released before the run ends.
+    /// The undos of ended runs that are past their time.
     ///
     /// # Errors
     /// As [`UndoStore::list`].

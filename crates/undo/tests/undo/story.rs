@@ -190,7 +190,8 @@ fn undos_expire_and_are_released() {
         expires_unix_ms: 9_000,
         ..scene.facts()
     };
-    drop(scene.store.begin_log(&other, 1 << 20).unwrap());
+    let kept = scene.store.begin_log(&other, 1 << 20).unwrap();
+    kept.finish(9_000).unwrap();
     let expired = |now| {
         let records = scene.store.expired(now).unwrap();
         records
@@ -204,6 +205,21 @@ fn undos_expire_and_are_released() {
     scene.store.release(KEY).unwrap();
     scene.store.release(KEY).unwrap();
     assert_eq!(expired(9_000), ["other"]);
+}
+
+/// It is the only way back to bytes that are whole.
+#[test]
+fn the_undo_of_an_interrupted_run_or_rollback_never_expires() {
+    let scene = Scene::new();
+    let expired = || scene.store.expired(u64::MAX).unwrap().len();
+    drop(scene.begin());
+    assert_eq!(expired(), 0);
+    let resumed = scene.resume("run-1").unwrap();
+    resumed.finish(1).unwrap();
+    assert_eq!(expired(), 1);
+    drop(scene.store.restore(KEY, IDENTITY, "rollback").unwrap());
+    assert_eq!(expired(), 0);
+    put_back(&scene);
 }
 
 #[test]
