@@ -19,7 +19,7 @@ pub use codec::Malformed;
 pub use failure::{Failure, FailureKind};
 pub use message::{
     DataHead, Doubted, Encoding, Hello, Plan, SourceFrame, Stats, TargetFrame, Text, UndoKind,
-    UndoNote, UndoStage, VolumeState, Want, Welcome,
+    UndoNote, UndoStage, VolumeState, Want, Welcome, disturbs,
 };
 pub use source::{Served, SourceSession};
 pub use target::{

@@ -20,6 +20,13 @@ pub const MAX_WANTS_PER_EXTENT: u8 = 2 + MAX_REPAIRS;
 
 /// Warnings that a target may send in a session.
 pub const MAX_WARNINGS: u8 = 16;
+/// Words on what can be brought back that a target may send in a session: one
+/// for each of three stages, and as many again for threads that run into each
+/// other.
+pub const MAX_UNDO_NOTES: u8 = 6;
+/// Changes of a target's durable state that it may tell in a session before
+/// the last one, which ends it; it makes one.
+pub const MAX_STATE_CHANGES: u8 = 4;
 
 /// Bytes of a peer's one-line text: names and messages.
 pub const MAX_TEXT: usize = 1024;

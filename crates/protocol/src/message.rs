@@ -34,8 +34,9 @@ impl Text {
     }
 }
 
-/// Whether a character would break a line in two, or turn its order around.
-fn disturbs(character: char) -> bool {
+/// Whether a character would break a line in two, steer a terminal, or turn the line's order around.
+#[must_use]
+pub fn disturbs(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

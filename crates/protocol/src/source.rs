@@ -22,7 +22,8 @@ use lockstep_merkle::{ExtentIndex, GroupSet, PAGES_PER_GROUP, Root};
 
 use crate::failure::Failure;
 use crate::limits::{
-    MAX_CVS_PER_FRAME, MAX_WANTS_PER_EXTENT, MAX_WARNINGS, NEWEST_VERSION, OLDEST_VERSION,
+    MAX_CVS_PER_FRAME, MAX_STATE_CHANGES, MAX_UNDO_NOTES, MAX_WANTS_PER_EXTENT, MAX_WARNINGS,
+    NEWEST_VERSION, OLDEST_VERSION,
 };
 use crate::message::{Doubted, Stats, TargetFrame, Text, UndoNote, VolumeState, Want, Welcome};
 use crate::terms::{Purpose, Terms, Violation};
@@ -118,6 +119,8 @@ pub struct SourceSession {
     asked: Vec<Asked>,
     compared: bool,
     warnings: u8,
+    undo_notes: u8,
+    state_changes: u8,
     /// Doubts that are not answered yet.
     doubts: u32,
     done: Option<Root>,
@@ -136,6 +139,8 @@ impl SourceSession {
             asked: vec![Asked::default(); extents],
             compared: false,
             warnings: 0,
+            undo_notes: 0,
+            state_changes: 0,
             doubts: 0,
             done: None,
         }
@@ -260,7 +265,10 @@ impl SourceSession {
                 self.warnings += 1;
                 Ok(Served::Warning(message))
             }
-            (Stage::Counting | Stage::Held | Stage::Serving, TargetFrame::Undo(note)) => {
+            (Stage::Counting | Stage::Held | Stage::Serving, TargetFrame::Undo(note))
+                if self.undo_notes < MAX_UNDO_NOTES =>
+            {
+                self.undo_notes += 1;
                 Ok(Served::Undo(note))
             }
             (Stage::Counting | Stage::Held | Stage::Serving, TargetFrame::Doubted(doubted))
@@ -269,7 +277,12 @@ impl SourceSession {
                 self.doubts -= 1;
                 Ok(Served::Doubted(doubted))
             }
-            (Stage::Serving, TargetFrame::State(state)) => Ok(Served::State(state)),
+            (Stage::Serving, TargetFrame::State(state))
+                if self.state_changes < MAX_STATE_CHANGES =>
+            {
+                self.state_changes += 1;
+                Ok(Served::State(state))
+            }
             (Stage::Serving, TargetFrame::Verified { root, state, stats }) => {
                 self.verified(root)?;
                 Ok(Served::Verified { state, stats })

@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use lockstep_merkle::{EXTENT_SIZE, ExtentIndex, Geometry, GroupSet, PageDigest, Root};
-use lockstep_protocol::limits::{MAX_CVS_PER_FRAME, MAX_WANTS_PER_EXTENT, MAX_WARNINGS};
+use lockstep_protocol::limits::{
+    MAX_CVS_PER_FRAME, MAX_STATE_CHANGES, MAX_UNDO_NOTES, MAX_WANTS_PER_EXTENT, MAX_WARNINGS,
+};
 use lockstep_protocol::{
     Doubted, Failure, FailureKind, Hold, Plan, Purpose, Scope, Served, SourceSession, Stats,
     TargetFrame, Terms, Text, UndoNote, UndoStage, VerifyScope, Violation, VolumeState, Want,
@@ -219,6 +221,30 @@ fn a_target_warns_so_many_times_and_no_more() {
         session.handle(warning()),
         Err(Violation::OutOfTurn { .. })
     ));
+}
+
+#[test]
+fn a_target_tells_so_many_changes_and_no_more() {
+    let kept = || {
+        TargetFrame::Undo(UndoNote {
+            stage: UndoStage::Begun,
+            kept: None,
+            until_unix_ms: 0,
+            bytes: 0,
+            why: Text::new("no room"),
+        })
+    };
+    let state = || TargetFrame::State(VolumeState::Inconsistent);
+    let tell = |limit: u8, frame: &dyn Fn() -> TargetFrame| {
+        let mut session = finished(Hold::None);
+        for _ in 0..limit {
+            session.handle(frame()).unwrap();
+        }
+        let refused = session.handle(frame());
+        assert!(matches!(refused, Err(Violation::OutOfTurn { .. })));
+    };
+    tell(MAX_UNDO_NOTES, &kept);
+    tell(MAX_STATE_CHANGES, &state);
 }
 
 #[test]
