@@ -5,6 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use lockstep_engine::{Cancel, Consent, PlanLine, PlannedUndo};
+use lockstep_protocol::disturbs;
 
 use crate::output::Output;
 use crate::units;
@@ -93,10 +94,10 @@ fn fate(name: &str, undo: &PlannedUndo) -> String {
     }
 }
 
-/// Text that does not steer the terminal.
+/// Text that neither steers the terminal nor is shown in another order than it has.
 pub(crate) fn plain(text: &str) -> String {
     text.chars()
-        .flat_map(|c| match c.is_control() {
+        .flat_map(|c| match disturbs(c) {
             true => c.escape_default().collect(),
             false => vec![c],
         })
@@ -129,9 +130,18 @@ fn typed_line(cancel: &Cancel) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::question;
+    use super::{plain, question};
     use lockstep_engine::{PlanLine, PlannedUndo};
     use std::time::Duration;
+
+    #[test]
+    fn no_name_turns_the_question_around() {
+        assert_eq!(
+            plain("a\u{202e}b\u{2066}\u{1b}"),
+            "a\\u{202e}b\\u{2066}\\u{1b}"
+        );
+        assert_eq!(plain("größe"), "größe");
+    }
 
     #[test]
     fn the_table_says_what_is_lost() {

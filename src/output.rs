@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
-use lockstep_protocol::Failure;
+use lockstep_protocol::{Failure, disturbs};
 
 use crate::events::{Event, Summary};
 use crate::failure;
@@ -196,11 +196,11 @@ fn print(line: &str) {
 
 /// Names of files and words of peers may hold what would steer the terminal.
 fn visible(line: &str) -> String {
-    if line.chars().all(|c| !c.is_control()) {
+    if !line.chars().any(disturbs) {
         return line.to_owned();
     }
     line.chars()
-        .map(|c| match c.is_control() {
+        .map(|c| match disturbs(c) {
             true => c.escape_default().to_string(),
             false => c.to_string(),
         })
@@ -214,6 +214,7 @@ mod tests {
     #[test]
     fn nothing_in_a_name_steers_the_terminal() {
         assert_eq!(visible("a\x1b[2Jb\n"), "a\\u{1b}[2Jb\\n");
+        assert_eq!(visible("a\u{2028}\u{2069}b"), "a\\u{2028}\\u{2069}b");
         assert_eq!(visible("größe"), "größe");
     }
 }
