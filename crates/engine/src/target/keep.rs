@@ -37,6 +37,9 @@ pub(super) struct Keep {
     subject: Option<Subject>,
     offer: Offer,
     kept: RwLock<Option<Keeping>>,
+    /// Why nothing may be overwritten any more: the undo is neither kept nor durably given up.
+    /// Written only under the lock of `kept`.
+    broken: Mutex<Option<Failure>>,
     kind: Mutex<Option<UndoKind>>,
     /// Why nothing is kept.
     why: Mutex<String>,
@@ -116,6 +119,7 @@ impl Keep {
             subject,
             offer,
             kept: RwLock::new(None),
+            broken: Mutex::new(None),
             kind: Mutex::new(None),
             why: Mutex::new(why),
             until: AtomicU64::new(until),
@@ -253,14 +257,17 @@ impl Keep {
 
     /// Whether what is overwritten now has to be appended and committed before.
     pub(super) fn is_logging(&self) -> bool {
-        self.keeping()
-            .as_ref()
-            .is_some_and(|keeping| keeping.log().is_some())
+        let keeping = self.keeping();
+        let log = keeping.as_ref().and_then(Keeping::log);
+        log.is_some() || self.is_unbroken().is_err()
     }
 
     /// The parts of the range of which nothing is kept yet.
     pub(super) fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let keeping = self.keeping();
+        if self.is_unbroken().is_err() {
+            return vec![range];
+        }
         let log = keeping.as_ref().and_then(Keeping::log);
         log.map_or_else(Vec::new, |log| log.missing(range))
     }
@@ -273,7 +280,7 @@ impl Keep {
         let appended = {
             let keeping = self.keeping();
             match keeping.as_ref().and_then(Keeping::log) {
-                None => return Ok(None),
+                None => return self.is_unbroken().map(|()| None),
                 Some(log) => log.append_all(ranges),
             }
         };
@@ -291,7 +298,7 @@ impl Keep {
         let committed = {
             let keeping = self.keeping();
             match keeping.as_ref().and_then(Keeping::log) {
-                None => return Ok(()),
+                None => return self.is_unbroken(),
                 Some(log) => log.commit(ticket),
             }
         };
@@ -322,18 +329,26 @@ impl Keep {
     fn give_up(&self, why: String) -> Result<(), Failure> {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         let Some(keeping) = kept.take() else {
-            // Another thread did it.
-            return Ok(());
+            // Another thread did it, or tried to.
+            return self.is_unbroken();
         };
         if let KeptIn::Image(image) = keeping.record().kept
             && let Err(why) = release_image(&image)
         {
             tracing::warn!("the clone stays: {why}");
         }
-        keeping.abandon().map_err(|error| undo_failed(&error))?;
+        if let Err(error) = keeping.abandon() {
+            let failure = undo_failed(&error);
+            *lock(&self.broken) = Some(failure.clone());
+            return Err(failure);
+        }
         *lock(&self.kind) = None;
         *lock(&self.why) = why;
         Ok(())
+    }
+
+    fn is_unbroken(&self) -> Result<(), Failure> {
+        lock(&self.broken).clone().map_or(Ok(()), Err)
     }
 
     /// The run has ended well and overwrites nothing more.
@@ -542,8 +557,59 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::RootFold;
+    use std::fs;
+    use std::path::Path;
+
+    use super::{Keep, RootFold, Subject};
+    use crate::undo::{Stores, UndoMode, UndoPolicy};
+    use lockstep_ledger::VolumeKey;
     use lockstep_merkle::{EXTENT_SIZE, ExtentIndex, Geometry, GroupIndex, group_cv};
+
+    fn subject(dir: &Path) -> Subject {
+        let path = dir.join("target");
+        Subject {
+            policy: UndoPolicy {
+                mode: UndoMode::Auto,
+                ..UndoPolicy::default()
+            },
+            key: VolumeKey::from_path(&path).unwrap(),
+            identity: "a file".to_owned(),
+            is_file: true,
+            size: 1 << 20,
+            new_size: 1 << 20,
+            run: "run".to_owned(),
+            interrupted: Vec::new(),
+            stores: Stores::of(&dir.join("state"), &path, true),
+            path,
+        }
+    }
+
+    /// Another thread must not take it for given up, and overwrite what is not kept.
+    #[test]
+    fn an_undo_that_cannot_be_given_up_stops_every_thread() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep::of(subject(dir.path())).unwrap();
+        let subject = keep.subject.as_ref().unwrap();
+        let store = subject.stores.state();
+        let keeping = store.begin_log(&subject.begin(), 1 << 30).unwrap();
+        keep.take(Some(keeping));
+        let page = [7; 4096];
+        let ticket = keep.append(&[(0, &page)]).unwrap().unwrap();
+        for entry in fs::read_dir(dir.path().join("state/undo")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|end| end == "log") {
+                // A folder cannot be removed as a file is.
+                fs::remove_file(&path).unwrap();
+                fs::create_dir(&path).unwrap();
+            }
+        }
+        keep.give_up("no room".to_owned()).unwrap_err();
+        assert!(keep.is_logging());
+        assert_eq!(keep.missing(4096..8192), [4096..8192]);
+        keep.append(&[(4096, &page)]).unwrap_err();
+        keep.commit(ticket).unwrap_err();
+        keep.give_up("no room".to_owned()).unwrap_err();
+    }
 
     #[test]
     fn the_root_before_the_run_comes_from_values_in_any_order() {
