@@ -289,6 +289,8 @@ fn what_somebody_may_have_written_during_an_undo_is_not_called_consistent() {
         let mut intruder = Command::new("python3");
         intruder.args(["-c", INTRUDER]).arg(&field.b);
         let intruder = Watched::start(&mut intruder, field.stand.folder());
+        // It takes Python longer to start than the undo takes.
+        std::thread::sleep(Duration::from_millis(500));
         let events = field.undo(&["--yes"]);
         intruder.kill();
         tried += 1;

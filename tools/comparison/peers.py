@@ -42,9 +42,12 @@ class Tool:
 
 
 class Lockstep(Tool):
-    title = "**lockstep**, QUIC, verified"
+    """As the others do it: nothing is kept of what is overwritten."""
+
+    title = "**lockstep**, QUIC, verified, `--undo off`"
     key = "lockstep"
     transport = "quic"
+    undo = "off"
 
     def __init__(self, lab, program, ssh):
         super().__init__(lab)
@@ -56,7 +59,7 @@ class Lockstep(Tool):
 
     def _sync(self, target, extra):
         state = str(self.lab.work / "state")
-        return [self.program, "sync", str(self.lab.primary), target, *extra, "--yes", "--json", "--state-dir", state]
+        return [self.program, "sync", str(self.lab.primary), target, *extra, "--undo", self.undo, "--yes", "--json", "--state-dir", state]
 
     def details(self, stdout):
         lines = stdout.splitlines()
@@ -73,8 +76,15 @@ class Lockstep(Tool):
         return {"root": summary["root"], **{name: target.get(name) for name in kept}}
 
 
+class LockstepUndo(Lockstep):
+    title = "lockstep, the same, with what is overwritten kept in a log (default)"
+    key = "lockstep-undo"
+    cases = ("differing",)
+    undo = "auto"
+
+
 class LockstepLocal(Lockstep):
-    title = "lockstep, both ends in one process, verified"
+    title = "lockstep, both ends in one process, verified, `--undo off`"
     key = "lockstep-local"
     transport = None
 
@@ -155,6 +165,7 @@ def all_tools(lab, lockstep):
     copying = ("differing", "empty")
     return [
         Lockstep(lab, lockstep, ssh),
+        LockstepUndo(lab, lockstep, ssh),
         LockstepLocal(lab, lockstep, ssh),
         Rsync(lab, "rsync daemon, `--inplace --no-whole-file`", "rsync-delta", daemon, delta),
         Rsync(

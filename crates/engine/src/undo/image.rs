@@ -66,6 +66,15 @@ pub(crate) fn release(description: &[u8]) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
+/// Whether a clone of the volume is no longer there; not if nobody can say.
+pub(crate) fn is_gone(volume: &Path, description: &[u8]) -> bool {
+    let (Ok(snapshot), Ok(volume_name)) = (described(description), name(volume)) else {
+        return false;
+    };
+    let found = Reflink::new().recover(volume, &volume_name);
+    found.is_ok_and(|found| !found.whole.iter().any(|clone| clone.name == snapshot.name))
+}
+
 /// Removes clones of the volume that no record names: a crash between the clone and its record left
 /// them.
 pub(crate) fn release_strays(volume: &Path, named: Option<&[u8]>) {

@@ -208,6 +208,18 @@ impl Found {
         }
     }
 
+    /// A rollback lets go of its clone only when all is back; killed right then, it leaves a record
+    /// of which nothing can come any more. To be called by whoever holds the claim.
+    fn forget_if_spent(&self, description: &[u8]) {
+        let was_begun = self.record.state == UndoState::Restoring;
+        if was_begun
+            && image::is_gone(&self.path, description)
+            && let Err(error) = self.store.release(self.key.as_str())
+        {
+            tracing::warn!("the record of an undo stays: {}", sentence(&error));
+        }
+    }
+
     /// For a rollback, which may tidy up; a look may not.
     fn to_restore(options: &RollbackOptions) -> Result<Found, Failure> {
         Found::of(options)?.unexpired().inspect_err(|_| {
@@ -346,7 +358,10 @@ fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Fa
     // At once if it takes no reading: nobody is asked in vain.
     found.suspect(&ledger)?;
     if let Kept::Image(description) = &found.record.kept {
-        let image = image::open(description).map_err(|why| unusable_image(found, &why))?;
+        let image = image::open(description).map_err(|why| {
+            found.forget_if_spent(description);
+            unusable_image(found, &why)
+        })?;
         if image.size != found.record.size {
             return Err(unusable_image(found, "it has another size"));
         }
