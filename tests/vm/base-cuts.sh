@@ -25,7 +25,8 @@ CUTS=${1:-4} SEED=${2:-1}
 disk=/dev/vda log=/dev/vdb crashed_disk=/dev/vdc cow=/dev/vdd
 
 sync_target() { lockstep sync "$volume" "$target" --yes --json >/tmp/events 2>/tmp/said; }
-summary() { tail -n 1 /tmp/events | sed -n "s/.*\"$1\":\"\{0,1\}\([0-9a-z-]*\).*/\1/p"; }
+# The first field of that name: the source's comes before the targets'.
+summary() { tail -n 1 /tmp/events | grep -o "\"$1\":\"\{0,1\}[0-9a-z-]*" | head -n 1 | sed 's/.*[":]//'; }
 same() { drop_caches; $CMP -s "$1" "$target"; }
 
 must_sync() { # WHEN

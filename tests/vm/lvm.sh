@@ -8,7 +8,8 @@ sync_target() { # OPTION...
   status=0
   lockstep sync "$volume" "$target" --yes --json --snapshot lvm "$@" >/tmp/events 2>/tmp/said || status=$?
 }
-summary() { tail -n 1 /tmp/events | sed -n "s/.*\"$1\":\"\{0,1\}\([0-9a-z-]*\).*/\1/p"; }
+# The first field of that name: the source's comes before the targets'.
+summary() { tail -n 1 /tmp/events | grep -o "\"$1\":\"\{0,1\}[0-9a-z-]*" | head -n 1 | sed 's/.*[":]//'; }
 show() { cat /tmp/said /tmp/events; fail "$*"; }
 gate_status() { status=0; lockstep gate "$target" >/dev/null 2>&1 || status=$?; echo "$status"; }
 same() { drop_caches; $CMP "$1" "$target"; }
