@@ -62,14 +62,10 @@ pub(super) fn find(frozen: &Frozen, request: &Request) -> Found {
         return Found::Nothing;
     };
     let store = IndexStore::at(&request.state_dir);
-    let Some(volume) = volume_text(frozen.volume()) else {
+    let Some((key, facts)) = newest_base(frozen, &store) else {
         return Found::Nothing;
     };
-    let Some((key, facts)) = newest(&store, &volume) else {
-        return Found::Nothing;
-    };
-    let reads_everything =
-        !request.reuse.delta || facts.is_full_scan_due(request.reuse.full_scan_every, now());
+    let reads_everything = !request.reuse.delta || is_due(&facts, request);
     let usable = usable(frozen, image, request, &store, &key, &facts);
     match (usable.map(Box::new), reads_everything) {
         (Ok(base), false) => Found::Base(base),
@@ -84,10 +80,18 @@ pub(super) fn find(frozen: &Frozen, request: &Request) -> Found {
 
 /// Whether this run reads everything although there is a base, because that is due.
 pub(super) fn is_full_scan_due(frozen: &Frozen, request: &Request) -> bool {
-    let store = IndexStore::at(&request.state_dir);
-    let base = volume_text(frozen.volume()).and_then(|volume| newest(&store, &volume));
-    let is_due = |facts: Facts| facts.is_full_scan_due(request.reuse.full_scan_every, now());
-    frozen.image().is_some() && base.is_some_and(|(_, facts)| is_due(facts))
+    // Without an image no index is of use, and none is looked for.
+    frozen.image().is_some()
+        && newest_base(frozen, &IndexStore::at(&request.state_dir))
+            .is_some_and(|(_, facts)| is_due(&facts, request))
+}
+
+fn is_due(facts: &Facts, request: &Request) -> bool {
+    facts.is_full_scan_due(request.reuse.full_scan_every, now())
+}
+
+fn newest_base(frozen: &Frozen, store: &IndexStore) -> Option<(IndexKey, Facts)> {
+    newest(store, &volume_text(frozen.volume())?)
 }
 
 fn usable(
