@@ -8,6 +8,17 @@ sync_target() { # OPTION...
   status=0
   lockstep sync "$volume" "$target" --yes --json --snapshot lvm "$@" >/tmp/events 2>/tmp/said || status=$?
 }
+# sync_slowly OPTION...: in the background as $slow; back once it has begun to overwrite.
+sync_slowly() {
+  # Else the events of the run before could be taken for this one's.
+  rm -f /tmp/events
+  lockstep sync "$volume" "$target" --yes --json --snapshot lvm --limit-rate 500K "$@" >/tmp/events 2>/tmp/said &
+  slow=$!
+  until grep -q '"state":"inconsistent"' /tmp/events 2>/dev/null; do
+    kill -0 "$slow" || show "it ended by itself"
+    sleep 0.2
+  done
+}
 # The first field of that name: the source's comes before the targets'.
 summary() { tail -n 1 /tmp/events | grep -o "\"$1\":\"\{0,1\}[0-9a-z-]*" | head -n 1 | sed 's/.*[":]//'; }
 show() { cat /tmp/said /tmp/events; fail "$*"; }
