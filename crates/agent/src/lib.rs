@@ -1,0 +1,25 @@
+//! The daemon of a node: lets runs in, carries them out, and answers.
+//!
+//! Promise: a volume of this node is overwritten only by the one run that was promised it; services
+//! that were stopped are started again, and never on data that is not consistent; whoever asks is
+//! known by a key, and may do only what the cluster file and the node's own file let them.
+//!
+//! ```text
+//!   command line ──ask──► primary's agent ──host──► agent of each secondary
+//!                           run: engine      data    serve: engine
+//! ```
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `config` | the files that count now |
+//! | `talk`, `wire` | a call, and what is said over it |
+//! | `host` | the secondary's part of a run: claim, stop, serve, mark, configure, start |
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
+)]
+
+pub mod config;
+pub mod talk;
+pub mod wire;

@@ -1,0 +1,60 @@
+//! What is said over a call: one JSON object a frame.
+//!
+//! ```text
+//! caller                          agent
+//! Ask ─────────────────────────►  (the first frame of a call)
+//!          ◄───────────────────── Answer, or Failed
+//!
+//! primary's agent                 secondary's agent
+//! Ask::Host(WriteAsk) ─────────►
+//!          ◄───────────────────── Granted, or Refused
+//! Files, File + its bytes ─────►
+//!          ◄───────────────────── Differing; Staged
+//! Stop ────────────────────────►
+//!          ◄───────────────────── Stopped
+//! Serve ───────────────────────►
+//!          ◄───────────────────── Serving: where the data goes; then Served
+//! Conclude ────────────────────►
+//!          ◄───────────────────── Concluded
+//! ```
+//! Every text is bounded when it is read; a frame is bounded by the call that carries it. A peer that
+//! says something else than what is its turn ends the call.
+
+mod host;
+mod text;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use host::{
+    CompareAsk, FileBytes, Hex32, HookReport, HostBid, HostTell, ServeTerms, ServingAt, UndoWord,
+    WireFailure, WriteAsk,
+};
+pub use text::Words;
+
+/// The only version of what is said, so far.
+pub const VERSION: u8 = 1;
+
+/// What a peer said is not what can be said.
+#[derive(Debug, thiserror::Error)]
+#[error("what the peer said cannot be read: {0}")]
+pub struct Unread(#[from] serde_json::Error);
+
+/// A message as a frame.
+///
+/// # Panics
+/// Never: nothing that is said has a map whose keys are no texts.
+#[must_use]
+pub fn frame<T: Serialize>(message: &T) -> Bytes {
+    let bytes = serde_json::to_vec(message).unwrap_or_default();
+    Bytes::from(bytes)
+}
+
+/// A frame as a message.
+///
+/// # Errors
+/// [`Unread`] if it is none.
+pub fn read<T: DeserializeOwned>(frame: &[u8]) -> Result<T, Unread> {
+    Ok(serde_json::from_slice(frame)?)
+}

@@ -1,0 +1,68 @@
+//! Text of a peer: bounded, and without anything that a terminal or a log would act on.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Most bytes that are kept; the rest is cut.
+const MAX_BYTES: usize = 2048;
+
+/// A sentence of a peer, cut, control characters and marks of direction replaced.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Words(String);
+
+impl Words {
+    /// Words with this text.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let mut end = text.len().min(MAX_BYTES);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self(text[..end].chars().map(plain).collect())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Newlines of a program's output become spaces: a message is one line.
+fn plain(c: char) -> char {
+    match c {
+        '\n' | '\t' | '\r' => ' ',
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    }
+}
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::new(&String::deserialize(deserializer)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_BYTES, Words};
+
+    #[test]
+    fn a_peers_text_is_cut_and_plain() {
+        assert_eq!(Words::new("a\nb\u{1b}[31mc").as_str(), "a b\u{fffd}[31mc");
+        assert_eq!(Words::new("x\u{202e}y").as_str(), "x\u{fffd}y");
+        let long = "ä".repeat(MAX_BYTES);
+        assert_eq!(Words::new(&long).as_str().len(), MAX_BYTES);
+        let read: Words = serde_json::from_str(&format!("\"{long}\"")).unwrap();
+        assert_eq!(read.as_str().len(), MAX_BYTES);
+    }
+}
