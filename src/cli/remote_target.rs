@@ -47,7 +47,7 @@ pub(super) fn run(context: &Context) -> Result<u8, Failure> {
                 reuse,
                 undo,
             };
-            serve(answered.link, options, cancel)
+            serve(answered.link, options, cancel).map(drop)
         }
         Job::Rollback => {
             let options = RollbackOptions {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use lockstep_engine::{
     Cancel, Compression, Consent, FullScanEvery, KeepBase, LocalTarget, MIN_MEMORY, Outcome,
-    Purpose, Request, Reuse, Scope, ServeOptions, SnapshotChoice, Stillness, TargetSpec,
+    Purpose, Request, Reuse, Scope, ServeOptions, SnapshotChoice, StillHook, Stillness, TargetSpec,
     UndoPolicy, VerifyScope, run as run_engine,
 };
 use lockstep_protocol::{Failure, FailureKind};
@@ -222,9 +222,11 @@ pub(super) fn run(
         targets: specs,
         purpose: job.purpose,
         snapshot,
+        taken: None,
+        run: None,
         stillness: Stillness {
             freeze: options.freeze.clone(),
-            hook: options.snapshot_hook.clone(),
+            hook: options.snapshot_hook.as_deref().map(StillHook::program),
             limit: options.freeze_limit,
         },
         scope: job.scope,

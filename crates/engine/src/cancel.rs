@@ -9,9 +9,12 @@ pub enum Cause {
     Signal(u8),
     /// The time allowed is over.
     Deadline,
+    /// Somebody who may do so wants it to end.
+    Withdrawn,
 }
 
 const DEADLINE: u8 = u8::MAX;
+const WITHDRAWN: u8 = u8::MAX - 1;
 
 /// Set once by a signal handler or a timer, looked at by every thread.
 #[derive(Debug, Default)]
@@ -33,6 +36,7 @@ impl Cancel {
         let code = match cause {
             Cause::Signal(number) => number.clamp(1, 64),
             Cause::Deadline => DEADLINE,
+            Cause::Withdrawn => WITHDRAWN,
         };
         // The first cause is the one reported; a later one changes nothing.
         let _ = self
@@ -46,6 +50,7 @@ impl Cancel {
         match self.cause.load(Ordering::SeqCst) {
             0 => None,
             DEADLINE => Some(Cause::Deadline),
+            WITHDRAWN => Some(Cause::Withdrawn),
             number => Some(Cause::Signal(number)),
         }
     }

@@ -49,13 +49,13 @@ pub use monitor::{Monitor, Notice, Phase, TargetProgress};
 pub use outcome::{Consistency, KeptBytes, Outcome, SourceCounts, TargetOutcome, Verdict};
 pub use request::{
     Compression, Connect, Connected, Consent, KeepBase, PlanLine, PlannedUndo, Question, Request,
-    Reuse, SnapshotChoice, Stillness, TargetSpec,
+    Reuse, SnapshotChoice, StillHook, Stillness, TargetSpec,
 };
 pub use snapshots::{
     ListedSnapshot, SnapshotUse, list_snapshots, release_snapshot, volumes_with_bases,
 };
 pub use source::run;
-pub use target::{ServeOptions, serve};
+pub use target::{ServeOptions, Served, serve};
 pub use together::{TakenSnapshot, TakenTogether, Together};
 pub use undo::{
     Asked, KeptUndo, LocalRollback, Rollback, RollbackMonitor, RollbackOptions, RolledBack,

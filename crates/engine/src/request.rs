@@ -1,5 +1,6 @@
 //! What a caller asks of a run.
 
+use std::ffi::OsString;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use lockstep_snapshot::Space;
 use lockstep_transport::Link;
 use lockstep_volume::IoEngine;
 
+use crate::together::TakenSnapshot;
 use crate::undo::UndoPolicy;
 
 /// How the source is kept from changing while it is read.
@@ -32,11 +34,37 @@ pub enum SnapshotChoice {
 pub struct Stillness {
     /// Mount points whose filesystems are frozen.
     pub freeze: Vec<PathBuf>,
-    /// A program that is called with `before`, and with `after` whatever happened: it makes an
-    /// application ready, and lets it go on.
-    pub hook: Option<PathBuf>,
+    /// A program that makes an application ready, and lets it go on.
+    pub hook: Option<StillHook>,
     /// Longest that anything is frozen, and that the hook runs; at most ten minutes.
     pub limit: Duration,
+}
+
+/// What an application is told around a snapshot. Programs and their arguments, never a shell's line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StillHook {
+    /// In messages.
+    pub name: String,
+    /// To get ready; empty for nothing.
+    pub before: Vec<OsString>,
+    /// To go on, whatever happened; empty for nothing.
+    pub after: Vec<OsString>,
+    /// Variables besides our own environment and those that name volumes and snapshots.
+    pub environment: Vec<(String, OsString)>,
+}
+
+impl StillHook {
+    /// A program that is called with `before`, and with `after`.
+    #[must_use]
+    pub fn program(program: &Path) -> StillHook {
+        let call = |when: &str| vec![program.into(), when.into()];
+        StillHook {
+            name: program.display().to_string(),
+            before: call("before"),
+            after: call("after"),
+            environment: Vec::new(),
+        }
+    }
 }
 
 impl Stillness {
@@ -203,6 +231,10 @@ pub struct Request {
     pub purpose: Purpose,
     /// How the source is frozen.
     pub snapshot: SnapshotChoice,
+    /// A snapshot of the source that was made already, and is this run's from now on.
+    pub taken: Option<TakenSnapshot>,
+    /// The run's name; one at random where none is given.
+    pub run: Option<[u8; 16]>,
     /// What is still while it is frozen.
     pub stillness: Stillness,
     /// Differences or everything.

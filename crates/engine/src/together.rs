@@ -27,7 +27,7 @@ use lockstep_snapshot::{
 };
 
 use crate::failures::{sentence, unfrozen, unfrozen_source};
-use crate::request::{SnapshotChoice, Stillness};
+use crate::request::{SnapshotChoice, StillHook, Stillness};
 use crate::snapshots::release_leftovers;
 
 /// How this program is started to watch over what is frozen.
@@ -72,7 +72,9 @@ pub struct TakenSnapshot {
     pub snapshot: Snapshot,
     /// What it may come to cost in space.
     pub space: Space,
-    selected: Selected,
+    /// How still everything was.
+    pub level: Level,
+    pub(crate) selected: Selected,
 }
 
 impl Together {
@@ -117,6 +119,7 @@ impl Together {
                 .map(|(snapshot, (_, selected))| TakenSnapshot {
                     snapshot,
                     space: selected.space,
+                    level: taken.level,
                     selected,
                 })
                 .collect(),
@@ -382,24 +385,25 @@ fn quiesce(
     let stillness = surroundings.stillness;
     let volumes: Vec<OsString> = members.iter().map(|member| member.path.into()).collect();
     let names: Vec<OsString> = names.iter().map(|name| name.to_string().into()).collect();
-    let hook = |when: &str| Hook {
-        name: (stillness.hook.iter())
-            .map(|hook| hook.display().to_string())
-            .collect(),
-        argv: (stillness.hook.iter().map(Into::into))
-            .chain([when.into()])
-            .collect(),
-        environment: vec![
-            ("LOCKSTEP_VOLUME".to_owned(), volumes.join("\n".as_ref())),
-            ("LOCKSTEP_SNAPSHOT".to_owned(), names.join("\n".as_ref())),
-        ],
-        limit: stillness.limit,
+    let named = [
+        ("LOCKSTEP_VOLUME".to_owned(), volumes.join("\n".as_ref())),
+        ("LOCKSTEP_SNAPSHOT".to_owned(), names.join("\n".as_ref())),
+    ];
+    let hooks = |when: fn(&StillHook) -> &Vec<OsString>| {
+        (stillness.hook.iter())
+            .filter(|hook| !when(hook).is_empty())
+            .map(|hook| Hook {
+                name: hook.name.clone(),
+                argv: when(hook).clone(),
+                environment: hook.environment.iter().chain(&named).cloned().collect(),
+                limit: stillness.limit,
+            })
+            .collect()
     };
-    let hooks = |when| stillness.hook.iter().map(|_| hook(when)).collect();
     Ok(Quiesce {
         freeze: freeze_order(&stillness.freeze).map_err(|refusal| preflight(&refusal))?,
-        before: hooks("before"),
-        after: hooks("after"),
+        before: hooks(|hook| &hook.before),
+        after: hooks(|hook| &hook.after),
         limit: stillness.limit,
         state_dir: surroundings.state_dir.to_path_buf(),
         images: members

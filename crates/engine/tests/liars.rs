@@ -150,6 +150,8 @@ impl Field {
             targets: targets.iter().map(spec).collect(),
             purpose,
             snapshot: SnapshotChoice::Program(self.path("liar")),
+            taken: None,
+            run: None,
             stillness: Stillness::default(),
             scope: Scope::Differences,
             verify: VerifyScope::Written,

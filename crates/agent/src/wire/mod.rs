@@ -20,17 +20,24 @@
 //! Every text is bounded when it is read; a frame is bounded by the call that carries it. A peer that
 //! says something else than what is its turn ends the call.
 
+mod ask;
 mod host;
+mod run;
 mod text;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use ask::{
+    Aim, Answer, Ask, Checkup, CompressWord, Finding, NodeStatus, PastRun, RoleWord, RunAsk,
+    RunTerms, VolumeStatus,
+};
 pub use host::{
     CompareAsk, FileBytes, Hex32, HookReport, HostBid, HostTell, ServeTerms, ServingAt, UndoWord,
     WireFailure, WriteAsk,
 };
+pub use run::{Aftermath, Ended, Far, Told, VolumeEnded, WireOutcome, target_names};
 pub use text::Words;
 
 /// The only version of what is said, so far.

@@ -41,7 +41,8 @@ impl From<Root> for String {
 }
 
 /// A share of a volume, in hundredths of a percent.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct ChangeLimit(u32);
 
 const WHOLE: u32 = 10_000;

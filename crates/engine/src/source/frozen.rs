@@ -11,7 +11,8 @@ use crate::failures::{sentence, source_unopened, unfrozen_source};
 use crate::monitor::{Monitor, Notice};
 use crate::request::{Request, SnapshotChoice};
 use crate::together::{
-    Member, NotSelected, Selected, Surroundings, Together, select, take, thaw_orphans,
+    Member, NotSelected, Selected, Surroundings, TakenSnapshot, Together, select, take,
+    thaw_orphans,
 };
 
 /// What a run reads, and what the volume is that it stands for.
@@ -37,7 +38,14 @@ pub(super) struct FrozenImage {
 
 impl Frozen {
     /// Freezes, or holds, the source the way the request wants it. `run` names the snapshot.
-    pub(super) fn open(request: &Request, run: &str) -> Result<Frozen, Failure> {
+    pub(super) fn open(
+        request: &Request,
+        taken: Option<TakenSnapshot>,
+        run: &str,
+    ) -> Result<Frozen, Failure> {
+        if let Some(taken) = taken {
+            return Frozen::of(request, taken);
+        }
         let thawed = thaw_orphans(&request.state_dir);
         let mut frozen = Frozen::as_asked(request, run)?;
         frozen.warnings.extend(thawed);
@@ -59,6 +67,36 @@ impl Frozen {
             SnapshotChoice::Auto => Frozen::best(request, run),
             SnapshotChoice::Provider(_) | SnapshotChoice::Program(_) => Frozen::by(request, run),
         }
+    }
+
+    /// What was frozen before this run, with other volumes.
+    fn of(request: &Request, taken: TakenSnapshot) -> Result<Frozen, Failure> {
+        let opened = open_live(request, Hold::None)
+            .map_err(|error| unheld(&error))
+            .and_then(|live| {
+                live.release_hold();
+                let source = open_image(request, &taken.selected, &taken.snapshot, live.path());
+                Ok((source.map_err(|error| unfrozen_source(&error))?, live))
+            });
+        let (source, live) = opened.inspect_err(|_| {
+            // The failure to report is this one; the next run releases what stays.
+            let _ = taken.release();
+        })?;
+        Ok(Frozen {
+            identity: live.identity().clone(),
+            mode_bits: live.mode_bits(),
+            volume: live.path().to_path_buf(),
+            source,
+            detail: format!("snapshot {}, made with others", taken.snapshot.name),
+            warnings: Vec::new(),
+            level: Some(taken.level),
+            image: Some(FrozenImage {
+                registry: taken.selected.registry,
+                snapshot: taken.snapshot,
+                space: taken.space,
+                told: taken.selected.told,
+            }),
+        })
     }
 
     /// The volume itself.

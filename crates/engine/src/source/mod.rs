@@ -56,13 +56,14 @@ use crate::undo::UndoMode;
 ///
 /// Blocks; what happens meanwhile is told to `monitor`, and `cancel` ends it
 /// early. Never panics on what a target, a link or a disk does.
-pub fn run(request: Request, monitor: Arc<dyn Monitor>, cancel: Arc<Cancel>) -> Outcome {
+pub fn run(mut request: Request, monitor: Arc<dyn Monitor>, cancel: Arc<Cancel>) -> Outcome {
     let started = Instant::now();
-    let name = match random() {
+    let taken = request.taken.take();
+    let name = match request.run.map_or_else(random, Ok) {
         Ok(name) => name,
         Err(failure) => return unopened(&request, String::new(), failure, started),
     };
-    let opened = Frozen::open(&request, &run_name(&name)).and_then(|frozen| {
+    let opened = Frozen::open(&request, taken, &run_name(&name)).and_then(|frozen| {
         let feed = new_feed(&request, &frozen.source).inspect_err(|_| {
             // The failure to report is this one; the next run releases what stays.
             let _ = frozen.release();
@@ -469,14 +470,28 @@ impl<'a> Run<'a> {
                 Failure::new(FailureKind::Deadline, "the time allowed is over")
                     .hint("run the same command again: it ships only what is missing"),
             ),
+            Some(Cause::Withdrawn) => self.abort(
+                Failure::new(self.cut_short(), "the run was cancelled")
+                    .hint("run the same command again: it ships only what is missing"),
+            ),
             None => {}
         }
         if let Err(failure) = hold::check(self.frozen, &self.request) {
             self.frozen.source.release_hold();
-            let writing = self.targets.iter().any(|target| {
-                target.facts().state == Some(lockstep_protocol::VolumeState::Inconsistent)
-            });
-            self.abort(hold::lost(failure, writing));
+            self.abort(hold::lost(failure, self.is_writing()));
+        }
+    }
+
+    fn is_writing(&self) -> bool {
+        let inconsistent = Some(lockstep_protocol::VolumeState::Inconsistent);
+        (self.targets.iter()).any(|target| target.facts().state == inconsistent)
+    }
+
+    /// What a run is that ends before its time.
+    fn cut_short(&self) -> FailureKind {
+        match self.is_writing() {
+            true => FailureKind::Interrupted,
+            false => FailureKind::Temporary,
         }
     }
 

@@ -19,8 +19,8 @@ use crate::limits::STATS_EVERY;
 
 /// A good end.
 pub(super) enum Finished {
-    /// Compared only; nothing to mark.
-    Compared,
+    /// Compared only; nothing to mark. Its own root, if all of it was measured.
+    Compared(Option<Root>),
     /// Equal to the source, with the ledger's word.
     Proved {
         root: Root,
@@ -83,13 +83,17 @@ fn cancelled(cause: Cause) -> Failure {
             format!("the target's side was ended by signal {number}"),
         ),
         Cause::Deadline => Failure::new(FailureKind::Deadline, "the time allowed is over"),
+        Cause::Withdrawn => Failure::new(
+            FailureKind::Interrupted,
+            "the run was ended on the target's side",
+        ),
     }
 }
 
 /// Proves the whole and marks it; every thread but this one has ended.
 pub(super) fn mark(work: &Work<'_>, pool: &rayon::ThreadPool) -> Result<Finished, Failure> {
     if work.compares() {
-        return Ok(Finished::Compared);
+        return Ok(Finished::Compared(work.session().own_root().ok()));
     }
     let LastWord {
         root,

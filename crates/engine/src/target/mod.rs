@@ -32,6 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lockstep_merkle::Root;
 use lockstep_protocol::{Failure, FailureKind, Hello, SourceFrame, TargetFrame, VolumeState};
 use lockstep_transport::{Link, LinkError};
 use lockstep_volume::IoEngine;
@@ -68,12 +69,19 @@ pub struct ServeOptions {
     pub undo: UndoPolicy,
 }
 
+/// How a target ended that ended well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Served {
+    /// What it holds; none if it was only compared and not all of it was measured.
+    pub root: Option<Root>,
+}
+
 /// Serves one run on a link, to its end.
 ///
 /// # Errors
 /// Why the target did not end equal; the source has been told as far as the
 /// link allows.
-pub fn serve(link: Link, options: ServeOptions, cancel: Arc<Cancel>) -> Result<(), Failure> {
+pub fn serve(link: Link, options: ServeOptions, cancel: Arc<Cancel>) -> Result<Served, Failure> {
     let hello = greeted(&link)?;
     match open::open(&hello, &options) {
         Ok(opened) => attend(&link, &options, &hello, opened, &cancel),
@@ -81,7 +89,7 @@ pub fn serve(link: Link, options: ServeOptions, cancel: Arc<Cancel>) -> Result<(
     }
 }
 
-fn refuse(link: &Link, failure: Failure, identity: Vec<u8>) -> Result<(), Failure> {
+fn refuse<T>(link: &Link, failure: Failure, identity: Vec<u8>) -> Result<T, Failure> {
     let frame = TargetFrame::Refused {
         failure: failure.clone(),
         identity,
@@ -119,7 +127,7 @@ fn attend(
     hello: &Hello,
     opened: Opened,
     cancel: &Cancel,
-) -> Result<(), Failure> {
+) -> Result<Served, Failure> {
     let welcome = TargetFrame::Welcome(opened.welcome.clone());
     let ready = hashing_pool(options.threads)
         .and_then(|pool| Ok((pool, Work::new(link, options, hello, opened)?)));
@@ -177,9 +185,9 @@ fn attend(
 fn last_word(
     work: &Work<'_>,
     result: Result<Finished, Failure>,
-) -> (Option<TargetFrame>, Option<Legacy>, Result<(), Failure>) {
+) -> (Option<TargetFrame>, Option<Legacy>, Result<Served, Failure>) {
     match result {
-        Ok(Finished::Compared) => (None, None, Ok(())),
+        Ok(Finished::Compared(root)) => (None, None, Ok(Served { root })),
         Ok(Finished::Proved {
             root,
             identity,
@@ -187,7 +195,8 @@ fn last_word(
         }) => {
             let stats = work.stats();
             let frame = TargetFrame::Verified { root, state, stats };
-            (Some(frame), work.legacy(root, identity), Ok(()))
+            let served = Served { root: Some(root) };
+            (Some(frame), work.legacy(root, identity), Ok(served))
         }
         Err(failure) => {
             let (failure, state) = finish::give_up(work, failure);

@@ -331,6 +331,8 @@ impl Lab {
             }],
             purpose: Purpose::Sync,
             snapshot: SnapshotChoice::Auto,
+            taken: None,
+            run: None,
             stillness: Stillness::default(),
             scope: Scope::Differences,
             verify: self.verify,

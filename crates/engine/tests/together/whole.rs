@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use lockstep_engine::{Level, SnapshotChoice, Stillness, Together};
+use lockstep_engine::{Level, SnapshotChoice, StillHook, Stillness, Together};
 
 use crate::lab::{Lab, is_possible, text};
 
@@ -28,7 +28,7 @@ fn with_hook(lab: &Lab, together: Together) -> Together {
     let note = "echo \"$1: $(echo \"$LOCKSTEP_VOLUME\" | wc -l)\" >> \"$(dirname \"$0\")/notes\"";
     Together {
         stillness: Stillness {
-            hook: Some(lab.script("hook", note)),
+            hook: Some(StillHook::program(&lab.script("hook", note))),
             ..together.stillness
         },
         ..together

@@ -1,0 +1,300 @@
+//! What agents are asked, and what they answer.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use lockstep_cluster::claim::{Epoch, RunName};
+use lockstep_cluster::plan::{ChangeLimit, NodeState, Plan};
+use lockstep_cluster::value::{NodeName, VolumeName};
+use serde::{Deserialize, Serialize};
+
+use super::host::{CompareAsk, HookReport, UndoWord, WireFailure, WriteAsk};
+use super::run::{Ended, Told};
+use super::text::Words;
+
+/// The first word of a call.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Ask {
+    /// What the node knows of its volumes; answered by `Status`.
+    Status,
+    /// The node's records of a volume, the newest first; answered by `History`.
+    History {
+        /// The volume.
+        volume: VolumeName,
+    },
+    /// What the node says of its role for a volume; answered by `Role`.
+    Role {
+        /// The volume.
+        volume: VolumeName,
+    },
+    /// To the primary: compare, stop, overwrite, start; or a part of that. Answered by `Run`, any
+    /// number of `Told`, and `Ended`.
+    Run(RunAsk),
+    /// To the primary: follow the run that is on; answered as `Run`.
+    Attach {
+        /// A volume's or a group's name.
+        name: Words,
+    },
+    /// To the primary: end the run that is on; answered by `Done`.
+    Cancel {
+        /// A volume's or a group's name.
+        name: Words,
+    },
+    /// To a secondary: bring a volume back to what it held before its last run; answered by `Undone`.
+    Undo {
+        /// The volume.
+        volume: VolumeName,
+        /// Who asks, and why.
+        who: Words,
+        /// Whether anything is done, or only told.
+        dry_run: bool,
+    },
+    /// From the primary to a secondary: a run's part there.
+    Write(WriteAsk),
+    /// From the primary to a secondary: a comparison's part there.
+    Compare(CompareAsk),
+    /// Whether all is well on a node; answered by `Checkup`.
+    Checkup,
+}
+
+/// What a run is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aim {
+    /// Say what a resync would do.
+    Plan,
+    /// Do it.
+    Resync,
+    /// Say whether all are equal.
+    Verify,
+}
+
+/// A run that somebody wants.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunAsk {
+    /// What for.
+    pub aim: Aim,
+    /// A volume's or a group's name.
+    pub name: Words,
+    /// Only these secondaries; all if none is named.
+    pub nodes: Vec<NodeName>,
+    /// Who asks.
+    pub who: Words,
+    /// Why.
+    pub reason: Option<Words>,
+    /// The run's fencing number; the next one if none is given.
+    pub epoch: Option<Epoch>,
+    /// Secondaries whose data may be lost though lockstep never wrote it.
+    pub adopt: Vec<NodeName>,
+    /// No more than this may change.
+    pub max_change: Option<ChangeLimit>,
+    /// Do exactly this.
+    pub plans: Vec<Plan>,
+    /// How it is done.
+    pub terms: RunTerms,
+}
+
+/// How a run is done.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunTerms {
+    /// Ship everything, compare nothing.
+    pub full: bool,
+    /// Read everything back, not only what was written.
+    pub verify_full: bool,
+    /// `auto`, `off` or a zstd level.
+    pub compress: CompressWord,
+    /// Bytes a second on the link.
+    pub limit_rate: Option<u64>,
+    /// Connections for each secondary's data.
+    pub connections: Option<u32>,
+    /// Gives up after so many seconds.
+    pub max_seconds: Option<u64>,
+    /// Whether a snapshot's word for what did not change is believed.
+    pub delta: bool,
+    /// Of so many runs, one reads everything.
+    pub full_scan_runs: NonZeroU32,
+    /// After so many seconds a run reads everything.
+    pub full_scan_seconds: u64,
+    /// Whether what is overwritten is kept.
+    pub undo: UndoWord,
+    /// For so many seconds after the run.
+    pub keep_undo_seconds: u64,
+    /// Whether larger devices are taken.
+    pub allow_larger: bool,
+}
+
+/// `--compress`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CompressWord {
+    /// Where it pays.
+    Auto,
+    /// Never.
+    Off,
+    /// Always, at this level.
+    Level(i32),
+}
+
+/// What an agent answers.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Answer {
+    /// It cannot be done; nothing was changed by this call.
+    Failed(WireFailure),
+    /// What the node knows.
+    Status(NodeStatus),
+    /// Its records.
+    History {
+        /// The newest first.
+        records: Vec<PastRun>,
+    },
+    /// Its role.
+    Role {
+        /// `primary` or `replica`, or why it cannot be said.
+        role: Result<RoleWord, Words>,
+    },
+    /// A run begins, or is followed from here on.
+    Run {
+        /// Its name.
+        run: RunName,
+        /// Its epoch, if it writes.
+        epoch: Option<Epoch>,
+        /// Whether it was on before this call.
+        attached: bool,
+        /// Its aim.
+        aim: Aim,
+        /// Where the data comes from.
+        primary: NodeName,
+        /// Where it goes, in the order of the numbers in what is told.
+        targets: Vec<NodeName>,
+    },
+    /// Something that a run says.
+    Told {
+        /// The volume that it is about.
+        volume: VolumeName,
+        /// What.
+        told: Told,
+    },
+    /// A run is over.
+    Ended(Ended),
+    /// It is done.
+    Done,
+    /// A volume is back, or would be.
+    Undone {
+        /// What the ledger says now.
+        state: NodeState,
+        /// Bytes that were put back.
+        bytes: u64,
+        /// What ran.
+        hooks: Vec<HookReport>,
+        /// One sentence about what can be, or was, brought back.
+        what: Words,
+    },
+    /// How a node is.
+    Checkup(Checkup),
+}
+
+/// A role in a word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoleWord {
+    /// Its data counts.
+    Primary,
+    /// It follows.
+    Replica,
+}
+
+/// What a node knows of itself.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeStatus {
+    /// Its name.
+    pub node: NodeName,
+    /// The release of lockstep.
+    pub release: Words,
+    /// Its clock, in milliseconds since the Unix epoch.
+    pub now_unix_ms: u64,
+    /// BLAKE3 of its cluster file, so that different ones are seen.
+    pub cluster_file: Words,
+    /// Each volume with a place there.
+    pub volumes: BTreeMap<VolumeName, VolumeStatus>,
+}
+
+/// What a node knows of a volume.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeStatus {
+    /// Its role, as far as it knows without asking anybody.
+    pub role: Option<RoleWord>,
+    /// What its ledger says.
+    pub state: NodeState,
+    /// The epoch of its last run, or the newest that it promised.
+    pub epoch: Option<Epoch>,
+    /// The root of its last good run.
+    pub root: Option<Words>,
+    /// When that ended, in milliseconds since the Unix epoch.
+    pub verified_unix_ms: Option<u64>,
+    /// The run that it has a part in now.
+    pub run: Option<RunName>,
+    /// Its services were stopped by a run and are down still.
+    pub is_stopped: bool,
+    /// Why the state is not `consistent`; may be empty.
+    pub why: Words,
+}
+
+/// A record of a run.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PastRun {
+    /// Its name.
+    pub run: Words,
+    /// Its epoch; 0 for an ad hoc run.
+    pub epoch: u64,
+    /// What came of it.
+    pub state: NodeState,
+    /// Where the data came from.
+    pub source: Words,
+    /// Who asked, and why.
+    pub who: Words,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub started_unix_ms: u64,
+    /// When it ended.
+    pub ended_unix_ms: Option<u64>,
+    /// The root, if it ended well.
+    pub root: Option<Words>,
+    /// Bytes of the volume.
+    pub size: u64,
+    /// Bytes made equal.
+    pub bytes_written: u64,
+    /// `full` or `delta`.
+    pub proof: Words,
+    /// Why it did not end well.
+    pub why: Option<Words>,
+}
+
+/// How a node is, for `doctor`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkup {
+    /// What is known anyway.
+    pub status: NodeStatus,
+    /// What is not as it should be.
+    pub findings: Vec<Finding>,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finding {
+    /// Whether runs fail because of it.
+    pub is_fatal: bool,
+    /// The volume concerned.
+    pub volume: Option<VolumeName>,
+    /// What is wrong.
+    pub what: Words,
+    /// What to do about it, on that node.
+    pub fix: Words,
+}
