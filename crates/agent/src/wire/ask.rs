@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use lockstep_cluster::claim::{Epoch, RunName};
-use lockstep_cluster::plan::{ChangeLimit, NodeState, Plan};
-use lockstep_cluster::value::{NodeName, VolumeName};
+use lockstep_cluster::plan::{ChangeLimit, FileDifference, FileState, NodeState, Plan};
+use lockstep_cluster::value::{AbsolutePath, NodeName, VolumeName};
 use serde::{Deserialize, Serialize};
 
-use super::host::{CompareAsk, HookReport, UndoWord, WireFailure, WriteAsk};
+use super::host::{CompareAsk, Hex32, HookReport, UndoWord, WireFailure, WriteAsk};
 use super::run::{Ended, Told};
 use super::text::Words;
 
@@ -54,6 +54,18 @@ pub enum Ask {
     Write(WriteAsk),
     /// From the primary to a secondary: a comparison's part there.
     Compare(CompareAsk),
+    /// Which configuration files of a volume are not as these; answered by `Differing`.
+    Files {
+        /// The volume.
+        volume: VolumeName,
+        /// Each file below its `files` on the primary.
+        states: BTreeMap<AbsolutePath, FileState>,
+    },
+    /// What a plan has to know of a volume on a secondary; answered by `Facts`.
+    Facts {
+        /// The volume.
+        volume: VolumeName,
+    },
     /// Whether all is well on a node; answered by `Checkup`.
     Checkup,
 }
@@ -193,8 +205,33 @@ pub enum Answer {
         /// One sentence about what can be, or was, brought back.
         what: Words,
     },
+    /// Files that are not as the primary's, by path.
+    Differing {
+        /// Which.
+        files: Vec<FileDifference>,
+    },
+    /// What a plan has to know.
+    Facts(VolumeFacts),
     /// How a node is.
     Checkup(Checkup),
+}
+
+/// What a plan has to know of a volume on a secondary.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeFacts {
+    /// What its ledger says.
+    pub state: NodeState,
+    /// The newest epoch that it promised.
+    pub epoch: Option<Epoch>,
+    /// The file or device, in words that change when it is replaced.
+    pub device: Words,
+    /// The root that its last good run left there.
+    pub last_root: Option<Hex32>,
+    /// Lockstep never wrote it, and it is not blank.
+    pub is_foreign: bool,
+    /// There is nothing on it but zeros, or it does not exist.
+    pub is_blank: bool,
 }
 
 /// A role in a word.

@@ -193,6 +193,8 @@ pub enum HostTell {
     Served {
         /// What the ledger says now.
         state: NodeState,
+        /// What the volume holds, if all of it was measured.
+        root: Option<Hex32>,
         /// Why it did not end well.
         failure: Option<WireFailure>,
     },

@@ -31,7 +31,7 @@ use serde::de::DeserializeOwned;
 
 pub use ask::{
     Aim, Answer, Ask, Checkup, CompressWord, Finding, NodeStatus, PastRun, RoleWord, RunAsk,
-    RunTerms, VolumeStatus,
+    RunTerms, VolumeFacts, VolumeStatus,
 };
 pub use host::{
     CompareAsk, FileBytes, Hex32, HookReport, HostBid, HostTell, ServeTerms, ServingAt, UndoWord,
