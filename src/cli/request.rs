@@ -334,6 +334,9 @@ impl RunOptions {
             io,
             reuse,
             undo,
+            epoch: 0,
+            only_compare: false,
+            image: None,
         })
     }
 }

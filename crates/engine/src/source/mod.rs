@@ -469,6 +469,17 @@ impl<'a> Run<'a> {
                 Failure::new(FailureKind::Deadline, "the time allowed is over")
                     .hint("run the same command again: it ships only what is missing"),
             ),
+            Some(Cause::Fenced) => self.abort(Failure::new(
+                FailureKind::Fenced,
+                "a newer run took the volume over",
+            )),
+            Some(Cause::Abandoned) => self.abort(
+                Failure::new(
+                    FailureKind::Interrupted,
+                    "whoever had ordered the run is gone",
+                )
+                .hint("run the same command again: it ships only what is missing"),
+            ),
             None => {}
         }
         if let Err(failure) = hold::check(self.frozen, &self.request) {
