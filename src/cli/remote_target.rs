@@ -46,6 +46,9 @@ pub(super) fn run(context: &Context) -> Result<u8, Failure> {
                 io,
                 reuse,
                 undo,
+                epoch: 0,
+                only_compare: false,
+                image: None,
             };
             serve(answered.link, options, cancel).map(drop)
         }

@@ -226,7 +226,9 @@ pub(super) fn run(
         run: None,
         stillness: Stillness {
             freeze: options.freeze.clone(),
-            hook: options.snapshot_hook.as_deref().map(StillHook::program),
+            hooks: (options.snapshot_hook.iter())
+                .map(|program| StillHook::program(program))
+                .collect(),
             limit: options.freeze_limit,
         },
         scope: job.scope,
@@ -336,6 +338,9 @@ impl RunOptions {
             io,
             reuse,
             undo,
+            epoch: 0,
+            only_compare: false,
+            image: None,
         })
     }
 }

@@ -9,12 +9,15 @@ pub enum Cause {
     Signal(u8),
     /// The time allowed is over.
     Deadline,
-    /// Somebody who may do so wants it to end.
-    Withdrawn,
+    /// A newer run took the volume over.
+    Fenced,
+    /// Whoever had ordered the run is gone.
+    Abandoned,
 }
 
 const DEADLINE: u8 = u8::MAX;
-const WITHDRAWN: u8 = u8::MAX - 1;
+const FENCED: u8 = u8::MAX - 1;
+const ABANDONED: u8 = u8::MAX - 2;
 
 /// Set once by a signal handler or a timer, looked at by every thread.
 #[derive(Debug, Default)]
@@ -36,7 +39,8 @@ impl Cancel {
         let code = match cause {
             Cause::Signal(number) => number.clamp(1, 64),
             Cause::Deadline => DEADLINE,
-            Cause::Withdrawn => WITHDRAWN,
+            Cause::Fenced => FENCED,
+            Cause::Abandoned => ABANDONED,
         };
         // The first cause is the one reported; a later one changes nothing.
         let _ = self
@@ -50,7 +54,8 @@ impl Cancel {
         match self.cause.load(Ordering::SeqCst) {
             0 => None,
             DEADLINE => Some(Cause::Deadline),
-            WITHDRAWN => Some(Cause::Withdrawn),
+            FENCED => Some(Cause::Fenced),
+            ABANDONED => Some(Cause::Abandoned),
             number => Some(Cause::Signal(number)),
         }
     }
@@ -67,5 +72,21 @@ mod tests {
         cancel.request(Cause::Signal(2));
         cancel.request(Cause::Deadline);
         assert_eq!(cancel.cause(), Some(Cause::Signal(2)));
+    }
+
+    #[test]
+    fn every_cause_comes_back_as_it_was_given() {
+        let causes = [
+            Cause::Signal(1),
+            Cause::Signal(64),
+            Cause::Deadline,
+            Cause::Fenced,
+            Cause::Abandoned,
+        ];
+        for cause in causes {
+            let cancel = Cancel::new();
+            cancel.request(cause);
+            assert_eq!(cancel.cause(), Some(cause));
+        }
     }
 }

@@ -34,9 +34,9 @@ pub enum SnapshotChoice {
 pub struct Stillness {
     /// Mount points whose filesystems are frozen.
     pub freeze: Vec<PathBuf>,
-    /// A program that makes an application ready, and lets it go on.
-    pub hook: Option<StillHook>,
-    /// Longest that anything is frozen, and that the hook runs; at most ten minutes.
+    /// Programs that make applications ready, and let them go on, in this order.
+    pub hooks: Vec<StillHook>,
+    /// Longest that anything is frozen, and that a hook runs; at most ten minutes.
     pub limit: Duration,
 }
 
@@ -70,7 +70,7 @@ impl StillHook {
 impl Stillness {
     /// Whether nothing is asked for.
     pub(crate) fn is_none(&self) -> bool {
-        self.freeze.is_empty() && self.hook.is_none()
+        self.freeze.is_empty() && self.hooks.is_empty()
     }
 }
 
@@ -78,7 +78,7 @@ impl Default for Stillness {
     fn default() -> Stillness {
         Stillness {
             freeze: Vec::new(),
-            hook: None,
+            hooks: Vec::new(),
             limit: Duration::from_secs(10),
         }
     }

@@ -390,7 +390,7 @@ fn quiesce(
         ("LOCKSTEP_SNAPSHOT".to_owned(), names.join("\n".as_ref())),
     ];
     let hooks = |when: fn(&StillHook) -> &Vec<OsString>| {
-        (stillness.hook.iter())
+        (stillness.hooks.iter())
             .filter(|hook| !when(hook).is_empty())
             .map(|hook| Hook {
                 name: hook.name.clone(),

@@ -143,6 +143,9 @@ impl Field {
                 io: IoEngine::Threads,
                 reuse,
                 undo: UndoPolicy::default(),
+                epoch: 0,
+                only_compare: false,
+                image: None,
             })),
         };
         let request = Request {

@@ -24,6 +24,8 @@ pub struct RunFacts {
     pub who: String,
     /// When it started, in milliseconds since the Unix epoch.
     pub started_unix_ms: u64,
+    /// The cluster's epoch; 0 for an ad hoc run.
+    pub epoch: u64,
 }
 
 /// A volume held by one run, nothing written yet. Dropping it lets the volume go.
@@ -42,7 +44,7 @@ impl Claim {
             run: cut(run.run, MAX_RUN_BYTES),
             source: cut(run.source, MAX_SOURCE_BYTES),
             who: cut(run.who, MAX_WHO_BYTES),
-            started_unix_ms: run.started_unix_ms,
+            ..run
         };
         Ok(Self {
             _lock: VolumeLock::take(&store.volumes(), key, &run)?,
@@ -141,7 +143,7 @@ impl Claim {
             proof: ProofLevel::Full,
             level: None,
             reason: None,
-            epoch: 0,
+            epoch: self.run.epoch,
         }
     }
 }

@@ -40,6 +40,7 @@ impl Scene {
             source: "s".to_owned(),
             who: "w".to_owned(),
             started_unix_ms: 1,
+            epoch: 0,
         };
         let claim = Ledger::open(&self.dir()).unwrap().claim(&self.key, run);
         claim.unwrap().overwrite(Some(identity())).unwrap()

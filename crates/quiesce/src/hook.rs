@@ -1,7 +1,7 @@
 //! A user's program before or after a snapshot: an argv array, never a shell.
 
 use std::ffi::OsString;
-use std::io::{self, PipeReader, Read};
+use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -69,36 +69,76 @@ pub enum HookEnd {
 }
 
 impl Hook {
-    /// Runs the hook to its end.
-    pub(crate) fn run(&self, progress: &dyn Progress) -> Result<(), HookFailure> {
-        let mut output = Tail::default();
-        let end = match self.start() {
-            Ok(running) => running.watch(self.limit, progress, &mut output),
-            Err(error) => Err(HookEnd::NotRun(error)),
-        };
-        end.map_err(|end| HookFailure {
-            name: self.name.clone(),
-            end,
-            output: output.into_text(),
-        })
+    /// Runs the hook to its end. Blocks.
+    ///
+    /// # Errors
+    /// [`HookFailure`] if it did not exit with 0 within its limit.
+    pub fn run(&self, progress: &dyn Progress) -> Result<(), HookFailure> {
+        self.run_with(progress, Output::Together).map(drop)
     }
 
-    fn start(&self) -> io::Result<Running> {
+    /// Runs it to its end; the last [`MAX_OUTPUT`] bytes of its standard output.
+    ///
+    /// # Errors
+    /// As [`Hook::run`].
+    pub fn answer(&self, progress: &dyn Progress) -> Result<Vec<u8>, HookFailure> {
+        self.run_with(progress, Output::Apart)
+    }
+
+    fn run_with(&self, progress: &dyn Progress, how: Output) -> Result<Vec<u8>, HookFailure> {
+        let mut tails = Tails::default();
+        let end = match self.start(how) {
+            Ok(running) => running.watch(self.limit, progress, &mut tails),
+            Err(error) => Err(HookEnd::NotRun(error)),
+        };
+        match end {
+            Ok(()) => Ok(tails.answer.bytes),
+            Err(end) => Err(HookFailure {
+                name: self.name.clone(),
+                end,
+                output: tails.output.into_text(),
+            }),
+        }
+    }
+
+    fn start(&self, how: Output) -> io::Result<Running> {
         let missing = || io::Error::new(io::ErrorKind::InvalidInput, "no program is named");
         let (program, arguments) = self.argv.split_first().ok_or_else(missing)?;
-        let (reader, writer) = io::pipe()?;
-        fcntl_setfl(&reader, fcntl_getfl(&reader)? | OFlags::NONBLOCK)?;
+        let (reader, writer) = pipe()?;
+        let (answer, said) = match how {
+            Output::Together => (None, writer.try_clone()?),
+            Output::Apart => {
+                let (reader, writer) = pipe()?;
+                (Some(reader), writer)
+            }
+        };
         let mut command = Command::new(program);
         command
             .args(arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .process_group(0)
             .stdin(Stdio::null())
-            .stdout(writer.try_clone()?)
+            .stdout(said)
             .stderr(writer);
         let child = command.spawn()?;
-        Running::new(child, reader)
+        Running::new(child, reader, answer)
     }
+}
+
+/// Where a hook's standard output goes.
+#[derive(Clone, Copy)]
+enum Output {
+    /// Where its standard error goes.
+    Together,
+    /// To whoever asked.
+    Apart,
+}
+
+/// A pipe that can be read without waiting.
+fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
+    let (reader, writer) = io::pipe()?;
+    fcntl_setfl(&reader, fcntl_getfl(&reader)? | OFlags::NONBLOCK)?;
+    Ok((reader, writer))
 }
 
 /// A hook at work, in a process group of its own.
@@ -108,10 +148,15 @@ struct Running {
     /// Becomes readable when the process ends.
     process: OwnedFd,
     output: PipeReader,
+    answer: Option<PipeReader>,
 }
 
 impl Running {
-    fn new(mut child: Child, output: PipeReader) -> io::Result<Running> {
+    fn new(
+        mut child: Child,
+        output: PipeReader,
+        answer: Option<PipeReader>,
+    ) -> io::Result<Running> {
         let group = Pid::from_child(&child);
         match pidfd_open(group, PidfdFlags::empty()) {
             Ok(process) => Ok(Running {
@@ -119,6 +164,7 @@ impl Running {
                 group,
                 process,
                 output,
+                answer,
             }),
             Err(error) => {
                 // It would run without anybody who ends it.
@@ -133,7 +179,7 @@ impl Running {
         mut self,
         limit: Duration,
         progress: &dyn Progress,
-        output: &mut Tail,
+        output: &mut Tails,
     ) -> Result<(), HookEnd> {
         let deadline = Instant::now() + limit;
         loop {
@@ -155,32 +201,46 @@ impl Running {
 
     /// Waits a moment for output or the end. Whoever the hook leaves behind may hold its output open,
     /// so the end of the output is not waited for.
-    fn wait(&mut self, limit: Duration, output: &mut Tail) -> io::Result<Option<ExitStatus>> {
-        let is_open = !output.is_closed;
+    fn wait(&mut self, limit: Duration, tails: &mut Tails) -> io::Result<Option<ExitStatus>> {
         let mut fds = vec![PollFd::from_borrowed_fd(
             self.process.as_fd(),
             PollFlags::IN,
         )];
-        if is_open {
+        if !tails.output.is_closed {
             fds.push(PollFd::from_borrowed_fd(self.output.as_fd(), PollFlags::IN));
+        }
+        let answer = self.answer.as_ref().filter(|_| !tails.answer.is_closed);
+        if let Some(answer) = answer {
+            fds.push(PollFd::from_borrowed_fd(answer.as_fd(), PollFlags::IN));
         }
         match poll(&mut fds, Some(&timespec(limit))) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         let status = self.child.try_wait()?;
-        output.read(&mut self.output)?;
+        tails.output.read(&mut self.output)?;
+        if let Some(answer) = &mut self.answer {
+            tails.answer.read(answer)?;
+        }
         Ok(status)
     }
 
     /// Ends it with all that it started, as far as that did not leave its group.
-    fn kill(mut self, end: HookEnd, output: &mut Tail) -> HookEnd {
+    fn kill(mut self, end: HookEnd, output: &mut Tails) -> HookEnd {
         // The leader is not reaped yet, so the group is still its own.
         let _ = kill_process_group(self.group, Signal::KILL);
         let deadline = Instant::now() + GONE_WITHIN;
         while Instant::now() < deadline && matches!(self.wait(GLANCE, output), Ok(None)) {}
         end
     }
+}
+
+/// The last bytes of what a hook prints.
+#[derive(Default)]
+struct Tails {
+    output: Tail,
+    /// Its standard output, where that is apart.
+    answer: Tail,
 }
 
 /// The last bytes of an output.

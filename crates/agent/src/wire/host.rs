@@ -33,6 +33,8 @@ pub struct WriteAsk {
     /// Whether this call runs the volume's hooks: of the volumes of a group, only the first with the
     /// same hooks does.
     pub hooks: bool,
+    /// The volume is one of a group: services run only on what the primary calls usable.
+    pub group: bool,
 }
 
 /// A volume is only to be compared; nothing is claimed, stopped, or written.
@@ -91,6 +93,8 @@ pub struct FileBytes {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServeTerms {
+    /// The public key that the dialer has for this run alone.
+    pub key: Hex32,
     /// Whether a snapshot's word for what did not change is believed.
     pub delta: bool,
     /// Of so many runs, one reads everything.

@@ -184,6 +184,7 @@ impl Run<'_> {
             source: self.request.source.display().to_string(),
             who: self.request.who.clone(),
             started_unix_ms: now(),
+            epoch: 0,
         };
         let doubt = doubt_about(&runs_of(document));
         Ledger::open(&self.request.state_dir)

@@ -470,7 +470,11 @@ impl<'a> Run<'a> {
                 Failure::new(FailureKind::Deadline, "the time allowed is over")
                     .hint("run the same command again: it ships only what is missing"),
             ),
-            Some(Cause::Withdrawn) => self.abort(
+            Some(Cause::Fenced) => self.abort(Failure::new(
+                FailureKind::Fenced,
+                "a newer run took the volume over",
+            )),
+            Some(Cause::Abandoned) => self.abort(
                 Failure::new(self.cut_short(), "the run was cancelled")
                     .hint("run the same command again: it ships only what is missing"),
             ),

@@ -76,17 +76,19 @@ fn look(session: &mut TargetSession) -> (bool, bool, Stats) {
     (compared, session.settled().is_some(), session.stats())
 }
 
-fn cancelled(cause: Cause) -> Failure {
+pub(super) fn cancelled(cause: Cause) -> Failure {
     match cause {
         Cause::Signal(number) => Failure::new(
             FailureKind::Signal(number),
             format!("the target's side was ended by signal {number}"),
         ),
         Cause::Deadline => Failure::new(FailureKind::Deadline, "the time allowed is over"),
-        Cause::Withdrawn => Failure::new(
+        Cause::Fenced => Failure::new(FailureKind::Fenced, "a newer run took the volume over"),
+        Cause::Abandoned => Failure::new(
             FailureKind::Interrupted,
-            "the run was ended on the target's side",
-        ),
+            "whoever had ordered the run is gone",
+        )
+        .hint("run the same command again: it ships only what is missing"),
     }
 }
 

@@ -30,6 +30,7 @@ mod written;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use lockstep_merkle::Root;
@@ -44,7 +45,7 @@ use self::work::Work;
 use crate::cancel::Cancel;
 use crate::failures::{link_broke, sentence};
 use crate::hash::hashing_pool;
-use crate::limits::{APPLY_THREADS, CHECK_THREADS, HELLO_TIMEOUT, LINK_POLL};
+use crate::limits::{APPLY_THREADS, CHECK_THREADS, HELLO_TIMEOUT, LINK_POLL, POLL};
 use crate::request::Reuse;
 use crate::undo::UndoPolicy;
 
@@ -67,6 +68,13 @@ pub struct ServeOptions {
     pub reuse: Reuse,
     /// What becomes of what is overwritten.
     pub undo: UndoPolicy,
+    /// The cluster's epoch, for the ledger; 0 for an ad hoc run.
+    pub epoch: u64,
+    /// Whether a source that wants to write is refused.
+    pub only_compare: bool,
+    /// A frozen image of the volume, which a comparison reads instead; who the volume is, and what
+    /// the ledger says of it, stays its own affair.
+    pub image: Option<PathBuf>,
 }
 
 /// How a target ended that ended well.
@@ -82,7 +90,7 @@ pub struct Served {
 /// Why the target did not end equal; the source has been told as far as the
 /// link allows.
 pub fn serve(link: Link, options: ServeOptions, cancel: Arc<Cancel>) -> Result<Served, Failure> {
-    let hello = greeted(&link)?;
+    let hello = greeted(&link, &cancel)?;
     match open::open(&hello, &options) {
         Ok(opened) => attend(&link, &options, &hello, opened, &cancel),
         Err(refusal) => refuse(&link, refusal.failure, refusal.identity),
@@ -100,11 +108,22 @@ fn refuse<T>(link: &Link, failure: Failure, identity: Vec<u8>) -> Result<T, Fail
     Err(failure)
 }
 
-fn greeted(link: &Link) -> Result<Hello, Failure> {
-    let bytes = match link.control.recv_timeout(HELLO_TIMEOUT) {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Err(silent(link, "the source said nothing in time")),
-        Err(error) => return Err(link_broke(&error, false)),
+fn greeted(link: &Link, cancel: &Cancel) -> Result<Hello, Failure> {
+    let deadline = Instant::now() + HELLO_TIMEOUT;
+    let bytes = loop {
+        match link.control.recv_timeout(POLL) {
+            Ok(Some(bytes)) => break bytes,
+            Ok(None) => {}
+            Err(error) => return Err(link_broke(&error, false)),
+        }
+        if let Some(cause) = cancel.cause() {
+            let failure = finish::cancelled(cause);
+            link.sender.close(&failure.message);
+            return Err(failure);
+        }
+        if Instant::now() >= deadline {
+            return Err(silent(link, "the source said nothing in time"));
+        }
     };
     match SourceFrame::decode(&bytes) {
         Ok(SourceFrame::Hello(hello)) => Ok(hello),

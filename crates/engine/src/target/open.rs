@@ -1,5 +1,7 @@
 //! Opens, guards and claims a target, or says why not.
 
+use std::path::{Path, PathBuf};
+
 use lockstep_ledger::{Identity as LedgerIdentity, Ledger, Record, RunFacts, Standing, VolumeKey};
 use lockstep_merkle::{Geometry, Root};
 use lockstep_protocol::limits::{NEWEST_VERSION, OLDEST_VERSION};
@@ -8,7 +10,7 @@ use lockstep_protocol::{
 };
 use lockstep_snapshot::Registry;
 use lockstep_volume::{
-    Identity, OtherWriters, Target, TargetPlan, TargetRequest, Volume, VolumeKind,
+    Identity, OpenError, OtherWriters, Target, TargetPlan, TargetRequest, Volume, VolumeKind,
     canonical_target, identify, open_target,
 };
 
@@ -57,14 +59,21 @@ fn open_and_claim(hello: &Hello, options: &ServeOptions) -> Result<Opened, Failu
     let source = Identity::from_bytes(&hello.identity).map_err(|error| {
         Failure::new(FailureKind::Internal, format!("source's identity: {error}"))
     })?;
+    if options.only_compare && hello.purpose != Purpose::Compare {
+        return Err(Failure::new(
+            FailureKind::Auth,
+            "the source may only compare here, and wants to write",
+        ));
+    }
     let path = canonical_target(&options.path).map_err(|error| target_unopened(&error))?;
+    let image = frozen(&path, &source, hello, options)?;
     // Before the volume, so that an unusable ledger leaves no trace on it.
     let ledger = match hello.purpose {
         Purpose::Sync => Some(Ledger::open(&options.state_dir).map_err(|e| ledger_failed(&e))?),
         Purpose::Compare => None,
     };
     let volume = open_target(&TargetRequest {
-        path: &path,
+        path: image.as_ref().map_or(&path, |image| &image.path),
         size: hello.size,
         source: Some(&source),
         allow_larger: hello.allow_larger,
@@ -75,7 +84,12 @@ fn open_and_claim(hello: &Hello, options: &ServeOptions) -> Result<Opened, Failu
     .map_err(|error| target_unopened(&error))?;
     let key = VolumeKey::from_path(&path)
         .map_err(|error| Failure::new(FailureKind::Usage, sentence(&error)))?;
-    let (standing, record) = standing(ledger.as_ref(), options, &key, &volume)?;
+    let identity = match &image {
+        Some(image) => Some(image.of.clone()),
+        None => volume.identity(),
+    };
+    let (standing, record) =
+        standing(ledger.as_ref(), options, &key, &volume, identity.as_ref())?;
     let has_lost_writes = hello.purpose == Purpose::Sync && volume.has_lost_writes();
     let from = trusted(standing, has_lost_writes);
     let past = past(hello, &volume, from, record);
@@ -88,7 +102,7 @@ fn open_and_claim(hello: &Hello, options: &ServeOptions) -> Result<Opened, Failu
         }
         None => (Marks::nothing(), Keep::nothing()),
     };
-    let welcome = welcome(version, hello, &volume, standing);
+    let welcome = welcome(version, hello, &volume, standing, identity);
     Ok(Opened {
         from,
         geometry: Geometry::new(hello.size),
@@ -98,6 +112,33 @@ fn open_and_claim(hello: &Hello, options: &ServeOptions) -> Result<Opened, Failu
         welcome,
         own,
     })
+}
+
+/// What a comparison reads in place of a volume.
+struct Frozen {
+    path: PathBuf,
+    /// The volume's identity, not the image's.
+    of: Identity,
+}
+
+/// The image to be compared, if there is one. The volume itself is not opened then, so that it is
+/// asked here whether it is the source.
+fn frozen(
+    path: &Path,
+    source: &Identity,
+    hello: &Hello,
+    options: &ServeOptions,
+) -> Result<Option<Frozen>, Failure> {
+    let (Purpose::Compare, Some(image)) = (hello.purpose, &options.image) else {
+        return Ok(None);
+    };
+    let of = identify(path).map_err(|error| target_unopened(&error))?;
+    if of.same_place(source) {
+        let path = path.to_path_buf();
+        return Err(target_unopened(&OpenError::SameVolume { path }));
+    }
+    let path = image.clone();
+    Ok(Some(Frozen { path, of }))
 }
 
 fn agreed_version(hello: &Hello) -> Result<u16, Failure> {
@@ -131,8 +172,9 @@ fn standing(
     options: &ServeOptions,
     key: &VolumeKey,
     volume: &Target,
+    identity: Option<&Identity>,
 ) -> Result<(VolumeState, Option<Record>), Failure> {
-    let Some(identity) = volume.identity() else {
+    let Some(identity) = identity else {
         return Ok((VolumeState::Unknown, None));
     };
     if volume.plan() == TargetPlan::ResumePartial {
@@ -251,10 +293,17 @@ fn facts(hello: &Hello, options: &ServeOptions) -> RunFacts {
         source: hello.source.as_str().to_owned(),
         who: who.to_owned(),
         started_unix_ms: crate::clock::now(),
+        epoch: options.epoch,
     }
 }
 
-fn welcome(version: u16, hello: &Hello, volume: &Target, standing: VolumeState) -> Welcome {
+fn welcome(
+    version: u16,
+    hello: &Hello,
+    volume: &Target,
+    standing: VolumeState,
+    identity: Option<Identity>,
+) -> Welcome {
     Welcome {
         version,
         window: hello.window.min(WINDOW),
@@ -270,8 +319,7 @@ fn welcome(version: u16, hello: &Hello, volume: &Target, standing: VolumeState) 
         },
         standing,
         has_medium: volume.has_medium(),
-        identity: volume
-            .identity()
+        identity: identity
             .map(|identity| identity.to_bytes())
             .unwrap_or_default(),
     }

@@ -135,7 +135,7 @@ struct TestTarget {
 
 impl TestTarget {
     fn serve(self, link: &Link) {
-        let hello = greeted(link).unwrap();
+        let hello = greeted(link, &Cancel::new()).unwrap();
         let options = ServeOptions {
             path: PathBuf::from("/nowhere"),
             state_dir: self.state_dir.clone(),
@@ -145,6 +145,9 @@ impl TestTarget {
             io: IoEngine::Threads,
             reuse: self.reuse,
             undo: UndoPolicy::default(),
+            epoch: 0,
+            only_compare: false,
+            image: None,
         };
         let opened = self.opened(&hello);
         // What came of it is in the run's outcome.
@@ -158,6 +161,7 @@ impl TestTarget {
             source: "source".to_owned(),
             who: "test".to_owned(),
             started_unix_ms: now(),
+            epoch: 0,
         };
         let subject = Subject {
             policy: UndoPolicy {

@@ -346,6 +346,7 @@ fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Fa
                 source: format!("{UNDO_OF}{}", found.record.run),
                 who: options.who.clone(),
                 started_unix_ms: now(),
+                epoch: 0,
             },
         )
         .map_err(|error| ledger_failed(&error))?;

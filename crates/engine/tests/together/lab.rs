@@ -228,7 +228,7 @@ pub(crate) fn together(folder: &Path, run: &str, choice: SnapshotChoice) -> Toge
         volumes: vec![(image("log"), choice.clone()), (image("data"), choice)],
         stillness: Stillness {
             freeze: vec![data.clone(), log, data],
-            hook: None,
+            hooks: Vec::new(),
             limit: Duration::from_secs(30),
         },
         state_dir: folder.join("state"),

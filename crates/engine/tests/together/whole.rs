@@ -28,7 +28,7 @@ fn with_hook(lab: &Lab, together: Together) -> Together {
     let note = "echo \"$1: $(echo \"$LOCKSTEP_VOLUME\" | wc -l)\" >> \"$(dirname \"$0\")/notes\"";
     Together {
         stillness: Stillness {
-            hook: Some(StillHook::program(&lab.script("hook", note))),
+            hooks: vec![StillHook::program(&lab.script("hook", note))],
             ..together.stillness
         },
         ..together

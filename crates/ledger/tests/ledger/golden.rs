@@ -23,6 +23,7 @@ fn run(name: &str) -> RunFacts {
         source: "db1:/dev/vg0/pg".to_owned(),
         who: "ops@db1 \u{e9}".to_owned(),
         started_unix_ms: 1_700_000_000_000,
+        epoch: 0,
     }
 }
 

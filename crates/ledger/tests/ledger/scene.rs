@@ -66,5 +66,6 @@ pub(crate) fn run(name: &str) -> RunFacts {
         source: "/dev/vg0/pg".to_owned(),
         who: "ops".to_owned(),
         started_unix_ms: 1000,
+        epoch: 0,
     }
 }

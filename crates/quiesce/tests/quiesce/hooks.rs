@@ -177,3 +177,19 @@ fn a_cancelled_run_kills_its_hook_and_undoes_it() {
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert_eq!(notes(state.path()), ["app word-app", "always word-always"]);
 }
+
+struct Patient;
+
+impl Progress for Patient {}
+
+#[test]
+fn an_answer_is_what_went_to_the_standard_output_alone() {
+    let asked = shell("probe", "echo noise >&2; echo primary");
+    assert_eq!(asked.answer(&Patient).unwrap(), b"primary\n");
+    let failure = shell("probe", "echo primary; echo why >&2; exit 3")
+        .answer(&Patient)
+        .unwrap_err();
+    assert!(failure.to_string().ends_with(": why"), "{failure}");
+    let much = shell("probe", "head -c 100000 /dev/zero | tr '\\0' x");
+    assert_eq!(much.answer(&Patient).unwrap().len(), MAX_OUTPUT);
+}

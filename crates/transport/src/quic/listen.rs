@@ -3,7 +3,7 @@
 use std::net::{IpAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use quinn::crypto::rustls::QuicServerConfig;
@@ -25,6 +25,8 @@ use crate::wait::block_on_until;
 
 /// Connections that may be on their way to show a token, on each port; more are refused.
 const STRANGERS: usize = 8;
+/// How often a listener that waits looks whether it is still to wait.
+const GLANCE: Duration = Duration::from_millis(100);
 /// Bytes kept of a connection that nobody has looked at yet, and of all of them.
 const STRANGER_BYTES: u64 = 64 * 1024;
 
@@ -148,8 +150,31 @@ impl Listening {
     /// # Errors
     /// [`AcceptError::TimedOut`] at `deadline`, [`AcceptError::Failed`] if it came and went.
     pub fn accept(self, deadline: Instant) -> Result<Link, AcceptError> {
+        self.accept_unless(deadline, || false)
+    }
+
+    /// The same, given up as soon as `is_cancelled` says so; it is asked ten times a second.
+    ///
+    /// # Errors
+    /// As [`Listening::accept`], and [`AcceptError::Failed`] if it was cancelled.
+    pub fn accept_unless(
+        self,
+        deadline: Instant,
+        is_cancelled: impl Fn() -> bool,
+    ) -> Result<Link, AcceptError> {
         for _ in &self.ports {
-            match block_on_until(self.arrivals.recv(), deadline) {
+            let arrived = loop {
+                let glance = deadline.min(Instant::now() + GLANCE);
+                let arrived = block_on_until(self.arrivals.recv(), glance);
+                if arrived.is_some() || Instant::now() >= deadline {
+                    break arrived;
+                }
+                if is_cancelled() {
+                    let what = "it was cancelled".to_owned();
+                    return Err(AcceptError::Failed { what });
+                }
+            };
+            match arrived {
                 Some(Ok(Ok(()))) => {}
                 Some(Ok(Err(what))) => return Err(AcceptError::Failed { what }),
                 Some(Err(_)) => {

@@ -434,6 +434,7 @@ fn a_base_that_is_gone_or_damaged_is_told_and_everything_is_read() {
                 source: "other".to_owned(),
                 who: "other".to_owned(),
                 started_unix_ms: now(),
+                epoch: 0,
             };
             let ledger = Ledger::open(&lab.state_dir()).unwrap();
             let claim = ledger.claim(&lab.key(), facts).unwrap();

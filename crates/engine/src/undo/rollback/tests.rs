@@ -98,6 +98,7 @@ impl Lab {
             source: "a".to_owned(),
             who: "test".to_owned(),
             started_unix_ms: 1,
+            epoch: 0,
         };
         let claim = self.ledger().claim(&self.key(), facts).unwrap();
         claim.overwrite(Some(self.identity())).unwrap()
