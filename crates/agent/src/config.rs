@@ -16,6 +16,8 @@ pub struct Config {
     pub cluster: ClusterFile,
     /// The node's own settings.
     pub own: AgentFile,
+    /// BLAKE3 of the cluster file's bytes, so that nodes with different ones are seen.
+    pub fingerprint: String,
     /// Where the node keeps what it knows.
     pub state_dir: PathBuf,
 }

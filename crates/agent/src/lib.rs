@@ -20,6 +20,15 @@
     expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
 )]
 
+pub mod align;
+mod answer;
+mod checkup;
 pub mod config;
+pub mod crash;
+pub mod daemon;
+pub mod hook;
+pub mod net;
+pub mod primary;
+pub mod reach;
 pub mod talk;
 pub mod wire;

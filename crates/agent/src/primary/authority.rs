@@ -28,8 +28,8 @@ impl Caller {
     #[must_use]
     pub fn of(config: &Config, key: &PublicKey) -> Option<Self> {
         let cluster = &config.cluster;
-        let node = cluster.nodes.iter().find(|node| node.keys.contains(key));
-        let operator = cluster.operators.iter().find(|one| one.keys.contains(key));
+        let node = cluster.nodes.iter().find(|node| node.keys.accept(key));
+        let operator = cluster.operators.iter().find(|one| one.keys.accept(key));
         match (node, operator) {
             (Some(node), _) => Some(Self::Node(node.name.clone())),
             (None, Some(operator)) => Some(Self::Operator(operator.name.clone())),

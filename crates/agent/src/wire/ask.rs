@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use lockstep_cluster::claim::{Epoch, RunName};
-use lockstep_cluster::plan::{ChangeLimit, FileDifference, FileState, NodeState, Plan};
+use lockstep_cluster::plan::{ChangeLimit, FileDifference, FileState, NodeState};
 use lockstep_cluster::value::{AbsolutePath, NodeName, VolumeName};
 use serde::{Deserialize, Serialize};
 
@@ -54,12 +54,11 @@ pub enum Ask {
     Write(WriteAsk),
     /// From the primary to a secondary: a comparison's part there.
     Compare(CompareAsk),
-    /// Which configuration files of a volume are not as these; answered by `Differing`.
+    /// Which configuration files of a volume are not as those of the next frame, a [`FileStates`];
+    /// answered by `Differing`.
     Files {
         /// The volume.
         volume: VolumeName,
-        /// Each file below its `files` on the primary.
-        states: BTreeMap<AbsolutePath, FileState>,
     },
     /// What a plan has to know of a volume on a secondary; answered by `Facts`.
     Facts {
@@ -69,6 +68,14 @@ pub enum Ask {
     /// Whether all is well on a node; answered by `Checkup`.
     Checkup,
 }
+
+/// Each file below a volume's `files` on the primary.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FileStates(pub BTreeMap<AbsolutePath, FileState>);
+
+/// Most plans of a run: one for each volume of a group.
+pub const MAX_PLANS: u8 = 128;
 
 /// What a run is to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -102,8 +109,8 @@ pub struct RunAsk {
     pub adopt: Vec<NodeName>,
     /// No more than this may change.
     pub max_change: Option<ChangeLimit>,
-    /// Do exactly this.
-    pub plans: Vec<Plan>,
+    /// Do exactly what so many plans say; each is a frame that follows.
+    pub plans: u8,
     /// How it is done.
     pub terms: RunTerms,
 }
@@ -250,6 +257,8 @@ pub enum RoleWord {
 pub struct NodeStatus {
     /// Its name.
     pub node: NodeName,
+    /// The version of what is said over calls.
+    pub protocol: u8,
     /// The release of lockstep.
     pub release: Words,
     /// Its clock, in milliseconds since the Unix epoch.

@@ -30,7 +30,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use ask::{
-    Aim, Answer, Ask, Checkup, CompressWord, Finding, NodeStatus, PastRun, RoleWord, RunAsk,
+    Aim, Answer, Ask, Checkup, CompressWord, FileStates, Finding, MAX_PLANS, NodeStatus, PastRun, RoleWord, RunAsk,
     RunTerms, VolumeFacts, VolumeStatus,
 };
 pub use host::{

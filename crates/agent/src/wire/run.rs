@@ -147,6 +147,13 @@ pub struct Far {
     bytes: [u64; 6],
 }
 
+impl Far {
+    /// Gives the target another number.
+    pub(crate) fn renumber(&mut self, number: impl Fn(usize) -> usize) {
+        self.target = number(self.target);
+    }
+}
+
 const PHASES: [Phase; 6] = [
     Phase::Connecting,
     Phase::Comparing,
@@ -390,6 +397,15 @@ pub struct Aftermath {
     pub hooks: Vec<HookReport>,
     /// How long its services were down.
     pub downtime_seconds: Option<f64>,
+}
+
+impl Aftermath {
+    /// These and those.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.files.extend(other.files);
+        self.hooks.extend(other.hooks);
+        self.downtime_seconds = other.downtime_seconds.or(self.downtime_seconds);
+    }
 }
 
 /// The engine's outcome.

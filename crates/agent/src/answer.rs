@@ -1,0 +1,245 @@
+//! What a call's first word leads to.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockstep_cluster::file::Primary as PrimaryOf;
+use lockstep_cluster::key::PublicKey;
+use lockstep_cluster::plan::{NodeState, differences};
+use lockstep_cluster::roles::Role;
+use lockstep_cluster::value::VolumeName;
+use lockstep_ledger::{Ledger, ProofLevel, Record, State, VolumeKey};
+use lockstep_protocol::{Failure, FailureKind};
+
+use crate::align;
+use crate::config::{Config, Current};
+use crate::host::Host;
+use crate::primary::{Caller, Primary, now, own_role};
+use crate::talk::{Talk, hear, say};
+use crate::wire::{
+    Answer, Ask, FileStates, NodeStatus, PastRun, RoleWord, VERSION, Words, read,
+};
+
+/// How long what follows a first word may take to arrive.
+const REST_LIMIT: Duration = Duration::from_secs(10);
+
+/// Answers calls.
+pub(crate) struct Answerer {
+    pub(crate) current: Current,
+    pub(crate) host: Arc<Host>,
+    pub(crate) primary: Arc<Primary>,
+}
+
+impl Answerer {
+    /// Answers one call to its end.
+    pub(crate) fn answer(
+        &self,
+        talk: &mut dyn Talk,
+        key: &PublicKey,
+        from: SocketAddr,
+        first: &[u8],
+    ) {
+        let config = self.current.get();
+        let Some(caller) = Caller::of(&config, key) else {
+            // The endpoint asked the same file before; it was changed in between.
+            return refuse(talk, &unknown_key());
+        };
+        let ask = match read::<Ask>(first) {
+            Ok(ask) => ask,
+            Err(unread) => {
+                tracing::warn!(%caller, %from, "{unread}");
+                let failure = Failure::new(FailureKind::Usage, unread.to_string())
+                    .hint("install the same release of lockstep on every node");
+                return refuse(talk, &failure);
+            }
+        };
+        if let Err(failure) = self.carry_out(talk, &config, &caller, ask) {
+            tracing::info!(%caller, %from, "refused: {failure}");
+            refuse(talk, &failure);
+        }
+    }
+
+    fn carry_out(
+        &self,
+        talk: &mut dyn Talk,
+        config: &Arc<Config>,
+        caller: &Caller,
+        ask: Ask,
+    ) -> Result<(), Failure> {
+        let answer = match ask {
+            Ask::Status => Answer::Status(self.status(config)),
+            Ask::History { volume } => Answer::History {
+                records: history(config, &volume)?,
+            },
+            Ask::Role { volume } => Answer::Role {
+                role: role(config, &volume)?,
+            },
+            Ask::Files { volume } => self.differing(talk, config, &volume)?,
+            Ask::Facts { volume } => Answer::Facts(self.host.facts(&volume)?),
+            Ask::Checkup => Answer::Checkup(crate::checkup::checkup(config, self.status(config))),
+            Ask::Undo {
+                volume,
+                who,
+                dry_run,
+            } => {
+                let (of, _) = here(config, &volume)?;
+                caller.may_run(config, of)?;
+                let who = format!("{caller} ({who})");
+                self.host.undo(&volume, &who, dry_run)?
+            }
+            Ask::Run(ask) => {
+                self.primary.run(talk, caller, ask);
+                return Ok(());
+            }
+            Ask::Attach { name } => {
+                self.primary.attach(talk, caller, name.as_str());
+                return Ok(());
+            }
+            Ask::Cancel { name } => {
+                self.primary.cancel(talk, caller, name.as_str());
+                return Ok(());
+            }
+            Ask::Write(ask) => {
+                self.host.write(talk, node(caller)?, ask);
+                return Ok(());
+            }
+            Ask::Compare(ask) => {
+                self.host.compare(talk, node(caller)?, ask);
+                return Ok(());
+            }
+        };
+        // A caller that is gone needs no answer.
+        let _ = say(talk, &answer);
+        Ok(())
+    }
+
+    fn status(&self, config: &Config) -> NodeStatus {
+        let mut volumes = BTreeMap::new();
+        for volume in &config.cluster.volumes {
+            if !volume.paths.contains_key(&config.node) {
+                continue;
+            }
+            let mut status = self.host.view(&volume.name);
+            status.role = match &volume.primary {
+                PrimaryOf::Node(primary) if *primary == config.node => Some(RoleWord::Primary),
+                PrimaryOf::Node(_) => Some(RoleWord::Replica),
+                PrimaryOf::Probe(_) => None,
+            };
+            if let Some(live) = self.primary.runs().of_volume(&volume.name) {
+                status.run = Some(live.run.clone());
+            }
+            volumes.insert(volume.name.clone(), status);
+        }
+        NodeStatus {
+            node: config.node.clone(),
+            protocol: VERSION,
+            release: Words::new(env!("CARGO_PKG_VERSION")),
+            now_unix_ms: now(),
+            cluster_file: Words::new(&config.fingerprint),
+            volumes,
+        }
+    }
+
+    fn differing(
+        &self,
+        talk: &mut dyn Talk,
+        config: &Config,
+        volume: &VolumeName,
+    ) -> Result<Answer, Failure> {
+        let (volume, _) = here(config, volume)?;
+        let FileStates(wanted) = hear(talk, REST_LIMIT).map_err(|error| {
+            Failure::new(FailureKind::Temporary, format!("the files to compare: {error}"))
+        })?;
+        let own = align::states(&volume.files)?;
+        Ok(Answer::Differing {
+            files: differences(&wanted, &own),
+        })
+    }
+}
+
+fn refuse(talk: &mut dyn Talk, failure: &Failure) {
+    let _ = say(talk, &Answer::Failed(failure.into()));
+}
+
+fn unknown_key() -> Failure {
+    Failure::new(FailureKind::Auth, "the cluster file has no such key")
+        .hint("add the key of `lockstep node show` to the cluster file on every node")
+}
+
+/// Only nodes have a part in runs.
+fn node(caller: &Caller) -> Result<&lockstep_cluster::value::NodeName, Failure> {
+    match caller {
+        Caller::Node(node) => Ok(node),
+        Caller::Operator(_) => Err(Failure::new(
+            FailureKind::Auth,
+            format!("{caller} is no node: only a primary may do that"),
+        )),
+    }
+}
+
+fn here<'a>(
+    config: &'a Config,
+    volume: &VolumeName,
+) -> Result<(&'a lockstep_cluster::file::Volume, &'a lockstep_cluster::value::AbsolutePath), Failure>
+{
+    config.here(volume).ok_or_else(|| {
+        Failure::new(
+            FailureKind::Usage,
+            format!("`{}` has no volume `{volume}`", config.node),
+        )
+        .hint("see that the cluster file is the same on every node")
+    })
+}
+
+fn role(config: &Config, name: &VolumeName) -> Result<Result<RoleWord, Words>, Failure> {
+    let (volume, _) = here(config, name)?;
+    Ok(match own_role(config, volume) {
+        Some(Ok(Role::Primary)) => Ok(RoleWord::Primary),
+        Some(Ok(Role::Replica)) => Ok(RoleWord::Replica),
+        Some(Err(why)) => Err(Words::new(&why)),
+        None => match &volume.primary {
+            PrimaryOf::Node(primary) if *primary == config.node => Ok(RoleWord::Primary),
+            _ => Ok(RoleWord::Replica),
+        },
+    })
+}
+
+fn history(config: &Config, name: &VolumeName) -> Result<Vec<PastRun>, Failure> {
+    let (_, path) = here(config, name)?;
+    let failed = |error: &dyn std::error::Error| {
+        Failure::new(FailureKind::Io, format!("the ledger of `{}`: {error}", config.node))
+    };
+    // A place that is gone has the records of its name.
+    let canonical = path.as_path().canonicalize();
+    let canonical = canonical.unwrap_or_else(|_| path.as_path().to_path_buf());
+    let key = VolumeKey::from_path(&canonical).map_err(|error| failed(&error))?;
+    let ledger = Ledger::open(&config.state_dir).map_err(|error| failed(&error))?;
+    let records = ledger.history(&key).map_err(|error| failed(&error))?;
+    Ok(records.iter().map(past).collect())
+}
+
+fn past(record: &Record) -> PastRun {
+    PastRun {
+        run: Words::new(&record.run),
+        epoch: record.epoch,
+        state: match record.state {
+            State::Consistent => NodeState::Consistent,
+            State::Inconsistent => NodeState::Inconsistent,
+            State::Failed => NodeState::Failed,
+        },
+        source: Words::new(&record.source),
+        who: Words::new(&record.who),
+        started_unix_ms: record.started_unix_ms,
+        ended_unix_ms: record.ended_unix_ms,
+        root: (record.root).map(|root| Words::new(blake3::Hash::from_bytes(root).to_hex().as_str())),
+        size: record.size,
+        bytes_written: record.bytes_written,
+        proof: Words::new(match record.proof {
+            ProofLevel::Full => "full",
+            ProofLevel::Delta => "delta",
+        }),
+        why: record.reason.as_deref().map(Words::new),
+    }
+}

@@ -1,0 +1,253 @@
+//! The daemon: one UDP port, a thread for every call, and what goes on between calls.
+//!
+//! | thread | does |
+//! | --- | --- |
+//! | tokio's | packets, handshakes, calls on their way |
+//! | one for each call | answers it, in blocking code |
+//! | `tend` | looks after the node every second: what is known, what has expired |
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lockstep_cluster::key::PrivateKey;
+use lockstep_protocol::{Failure, FailureKind};
+use lockstep_transport::control::{Incoming, PublicKey, Server, Trust};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::answer::Answerer;
+use crate::config::{Config, Current};
+use crate::host::Host;
+use crate::net::{Net, NetTalk, addresses, usable};
+use crate::primary::{Caller, EndSink, Primary};
+
+/// Threads that move packets of calls; the data of runs has its own.
+const NET_THREADS: usize = 2;
+/// Most calls that are answered at once; more wait with their first word.
+const MAX_CALLS: usize = 256;
+/// How often the node is looked after.
+const TEND_EVERY: Duration = Duration::from_secs(1);
+/// How long an ending agent waits for runs to end.
+const END_LIMIT: Duration = Duration::from_secs(90);
+
+/// An agent at work.
+pub struct Agent {
+    current: Current,
+    server: Arc<Server>,
+    host: Arc<Host>,
+    primary: Arc<Primary>,
+    ending: Arc<Ending>,
+    /// Last, for the others need it to end.
+    runtime: Option<Runtime>,
+}
+
+#[derive(Default)]
+struct Ending {
+    is_asked: Mutex<bool>,
+    news: Condvar,
+    /// The node was looked after since somebody asked.
+    is_alive: AtomicBool,
+    calls: AtomicUsize,
+}
+
+/// Whoever has a key in the cluster file.
+struct Known(Current);
+
+impl Trust for Known {
+    fn trusts(&self, key: &PublicKey) -> bool {
+        let key = lockstep_cluster::key::PublicKey::from_bytes(key.0);
+        Caller::of(&self.0.get(), &key).is_some()
+    }
+}
+
+impl Agent {
+    /// Looks after what an earlier process left, then listens.
+    ///
+    /// # Errors
+    /// If the key is none, or the port or the state directory is not to be had.
+    pub fn start(
+        config: Config,
+        key: &PrivateKey,
+        sink: Box<dyn EndSink>,
+    ) -> Result<Self, Failure> {
+        let failed = |what: &str, error: std::io::Error| {
+            Failure::new(FailureKind::Preflight, format!("{what}: {error}"))
+        };
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(NET_THREADS)
+            .thread_name("net")
+            .enable_all()
+            .build()
+            .map_err(|error| failed("no threads", error))?;
+        let listen = listen_address(&config)?;
+        let current = Current::new(config);
+        let host = Arc::new(Host::new(current.clone())?);
+        host.recover();
+        let named = current.clone();
+        let net = Net::new(
+            move || Arc::new(named.get().cluster.clone()),
+            key,
+            runtime.handle().clone(),
+        )?;
+        let primary = Arc::new(Primary::new(current.clone(), Arc::new(net), sink));
+        let trust: Arc<dyn Trust> = Arc::new(Known(current.clone()));
+        let server = {
+            let _inside = runtime.enter();
+            Server::bind(listen, usable(key)?, trust).map_err(|error| {
+                let cause = std::error::Error::source(&error)
+                    .map(|cause| format!(": {cause}"))
+                    .unwrap_or_default();
+                Failure::new(FailureKind::Preflight, format!("{listen}: {error}{cause}"))
+                    .hint("see with `ss -lunp` who has that port, or set `listen` in agent.toml")
+            })?
+        };
+        let agent = Self {
+            current,
+            server: Arc::new(server),
+            host,
+            primary,
+            ending: Arc::default(),
+            runtime: Some(runtime),
+        };
+        agent.open();
+        agent.tend()?;
+        Ok(agent)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.server.local_addr()
+    }
+
+    /// From now on these files count; runs that are on go on by the earlier ones.
+    pub fn reload(&self, config: Config) {
+        self.current.set(config);
+        self.host.refresh();
+        if let Some(runtime) = &self.runtime {
+            let _inside = runtime.enter();
+            self.server.recheck();
+        }
+    }
+
+    /// Whether the node was looked after since this was asked the last time.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.ending.is_alive.swap(false, Ordering::Relaxed)
+    }
+
+    /// Ends it: runs are cancelled, and what they stopped is started again where it may be.
+    pub fn stop(mut self) {
+        let begun = Instant::now();
+        *(self.ending.is_asked.lock()).unwrap_or_else(PoisonError::into_inner) = true;
+        self.ending.news.notify_all();
+        self.primary.runs().cancel_all();
+        self.host.end();
+        while begun.elapsed() < END_LIMIT
+            && !(self.primary.runs().are_over() && self.host.is_idle())
+        {
+            thread::sleep(Duration::from_millis(50));
+        }
+        if let Some(runtime) = self.runtime.take() {
+            runtime.block_on(self.server.close("the agent ends"));
+            runtime.shutdown_timeout(Duration::from_secs(2));
+        }
+    }
+
+    /// Hands calls to threads.
+    fn open(&self) {
+        let Some(runtime) = &self.runtime else {
+            return;
+        };
+        let answerer = Arc::new(Answerer {
+            current: self.current.clone(),
+            host: Arc::clone(&self.host),
+            primary: Arc::clone(&self.primary),
+        });
+        let (server, ending) = (Arc::clone(&self.server), Arc::clone(&self.ending));
+        let handle = runtime.handle().clone();
+        runtime.spawn(async move {
+            while let Some(incoming) = server.accept().await {
+                while ending.calls.load(Ordering::Relaxed) >= MAX_CALLS {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                let talk_on = handle.clone();
+                let (answerer, counted) = (Arc::clone(&answerer), Counted::new(&ending));
+                let spawned = thread::Builder::new()
+                    .name("call".to_owned())
+                    .spawn(move || {
+                        let _counted = counted;
+                        answer(&answerer, incoming, talk_on);
+                    });
+                if let Err(error) = spawned {
+                    tracing::error!("a call is dropped, for there is no thread for it: {error}");
+                }
+            }
+        });
+    }
+
+    fn tend(&self) -> Result<(), Failure> {
+        let (host, ending) = (Arc::clone(&self.host), Arc::clone(&self.ending));
+        let tend = move || {
+            let mut asked = ending.is_asked.lock().unwrap_or_else(PoisonError::into_inner);
+            while !*asked {
+                drop(asked);
+                host.refresh();
+                ending.is_alive.store(true, Ordering::Relaxed);
+                asked = ending.is_asked.lock().unwrap_or_else(PoisonError::into_inner);
+                (asked, _) = (ending.news)
+                    .wait_timeout_while(asked, TEND_EVERY, |asked| !*asked)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+        };
+        (thread::Builder::new().name("tend".to_owned()).spawn(tend))
+            .map(drop)
+            .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))
+    }
+}
+
+/// One call that is being answered.
+struct Counted(Arc<Ending>);
+
+impl Counted {
+    fn new(ending: &Arc<Ending>) -> Self {
+        ending.calls.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(ending))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn answer(answerer: &Answerer, incoming: Incoming, runtime: tokio::runtime::Handle) {
+    let key = lockstep_cluster::key::PublicKey::from_bytes(incoming.call.peer().0);
+    let from = incoming.call.remote_address();
+    let mut talk = NetTalk::new(incoming.call, runtime);
+    answerer.answer(&mut talk, &key, from, &incoming.first);
+    talk.finish();
+}
+
+/// Where the agent listens: its own file's word, else its address in the cluster file.
+fn listen_address(config: &Config) -> Result<std::net::SocketAddr, Failure> {
+    let address = match (&config.own.listen, config.cluster.node(&config.node)) {
+        (Some(listen), _) => listen,
+        (None, Some(node)) => &node.address,
+        (None, None) => {
+            return Err(Failure::new(
+                FailureKind::Usage,
+                format!("the cluster file has no node `{}`", config.node),
+            ));
+        }
+    };
+    let found = addresses(address).map_err(|error| {
+        Failure::new(FailureKind::Preflight, format!("cannot listen at {address}: {error}"))
+            .hint("set `listen` in agent.toml to an address of this machine")
+    })?;
+    found.first().copied().ok_or_else(|| {
+        Failure::new(FailureKind::Preflight, format!("{address} has no address"))
+    })
+}

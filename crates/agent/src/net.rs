@@ -1,0 +1,156 @@
+//! Calls over the network: what blocking code says and hears, carried by the control endpoint.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lockstep_cluster::key::PrivateKey;
+use lockstep_cluster::value::{Address, NodeName};
+use lockstep_cluster::{ClusterFile, file::Node};
+use lockstep_protocol::{Failure, FailureKind};
+use lockstep_transport::control::{Call, CallError, Connection, NodeKey, PublicKey};
+use tokio::runtime::Handle;
+
+use crate::reach::{Reach, Reached, unheard};
+use crate::talk::{Talk, TalkError, say};
+use crate::wire::Ask;
+
+/// How long a node may take to answer a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// A call, for a thread that blocks.
+pub struct NetTalk {
+    call: Call,
+    runtime: Handle,
+}
+
+impl NetTalk {
+    /// A call that the threads of this runtime carry.
+    #[must_use]
+    pub fn new(call: Call, runtime: Handle) -> Self {
+        Self { call, runtime }
+    }
+
+    /// Ends the call in order: what was said arrives before its end.
+    pub fn finish(mut self) {
+        if self.call.finish().is_ok() {
+            // A caller that is gone has heard enough.
+            let _ = self.runtime.block_on(async {
+                tokio::time::timeout(CONNECT_LIMIT, self.call.delivered()).await
+            });
+        }
+    }
+}
+
+impl Talk for NetTalk {
+    fn send(&mut self, frame: Bytes) -> Result<(), TalkError> {
+        self.runtime
+            .block_on(self.call.send(frame))
+            .map_err(|error| ended(&error))
+    }
+
+    fn recv(&mut self, limit: Duration) -> Result<Bytes, TalkError> {
+        match self.runtime.block_on(self.call.recv_within(limit)) {
+            Ok(Some(frame)) => Ok(frame),
+            Ok(None) => Err(TalkError::Ended("the other end has finished".to_owned())),
+            Err(CallError::TimedOut { .. }) => Err(TalkError::Silent(limit)),
+            Err(error) => Err(ended(&error)),
+        }
+    }
+}
+
+fn ended(error: &CallError) -> TalkError {
+    TalkError::Ended(error.to_string())
+}
+
+/// The nodes of a cluster file, by this key.
+pub struct Net {
+    cluster: Box<dyn Fn() -> Arc<ClusterFile> + Send + Sync>,
+    key: NodeKey,
+    runtime: Handle,
+}
+
+impl Net {
+    /// The nodes of the file that counts when they are called.
+    ///
+    /// # Errors
+    /// If the key cannot be used.
+    pub fn new(
+        cluster: impl Fn() -> Arc<ClusterFile> + Send + Sync + 'static,
+        key: &PrivateKey,
+        runtime: Handle,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            cluster: Box::new(cluster),
+            key: usable(key)?,
+            runtime,
+        })
+    }
+
+    async fn connect(&self, node: &Node) -> Result<Connection, CallError> {
+        let addresses = addresses(&node.address).map_err(|error| CallError::Unreachable {
+            what: error.to_string(),
+        })?;
+        let peers: Vec<PublicKey> = (node.keys.iter())
+            .map(|key| PublicKey(*key.as_bytes()))
+            .collect();
+        Connection::connect(&addresses, &self.key, &peers, CONNECT_LIMIT).await
+    }
+
+    async fn open(&self, node: &Node) -> Result<Call, CallError> {
+        self.connect(node).await?.call().await
+    }
+}
+
+/// A node's key as the control endpoint takes it.
+///
+/// # Errors
+/// If it is none that TLS can use.
+pub fn usable(key: &PrivateKey) -> Result<NodeKey, Failure> {
+    NodeKey::from_pkcs8(&key.to_pkcs8())
+        .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))
+}
+
+/// Where a node may be reached.
+///
+/// # Errors
+/// If its name cannot be resolved.
+pub fn addresses(address: &Address) -> std::io::Result<Vec<SocketAddr>> {
+    let found: Vec<SocketAddr> = address.to_string().to_socket_addrs()?.collect();
+    match found.is_empty() {
+        true => Err(std::io::Error::other(format!("{address} has no address"))),
+        false => Ok(found),
+    }
+}
+
+impl Reach for Net {
+    fn call(&self, name: &NodeName, ask: &Ask) -> Result<Reached, Failure> {
+        let cluster = (self.cluster)();
+        let node = cluster.node(name).ok_or_else(|| {
+            Failure::new(FailureKind::Usage, format!("the cluster file has no node `{name}`"))
+        })?;
+        let call = self.runtime.block_on(self.open(node));
+        let call = call.map_err(|error| unreached(node, &error))?;
+        let host = call.remote_address().ip();
+        let mut talk = NetTalk::new(call, self.runtime.clone());
+        say(&mut talk, ask).map_err(|error| unheard(name, &error))?;
+        Ok(Reached {
+            talk: Box::new(talk),
+            host,
+        })
+    }
+}
+
+fn unreached(node: &Node, error: &CallError) -> Failure {
+    let (name, address) = (&node.name, &node.address);
+    match error {
+        CallError::Refused { .. } => Failure::new(
+            FailureKind::Auth,
+            format!("{name} ({address}): {error}"),
+        )
+        .hint("compare `lockstep node show` here and there with the keys in both cluster files"),
+        _ => Failure::new(FailureKind::Temporary, format!("{name} ({address}): {error}"))
+            .hint("see that its agent runs and that UDP gets through; `lockstep doctor` looks at both"),
+    }
+}
