@@ -70,8 +70,13 @@ impl Incoming {
         let failed = |error: Errno| io_failed("write a file beside", path, &error.into());
         remove(&place, &place.staged()).map_err(failed)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = openat(&place.folder, place.staged(), flags, Mode::RUSR | Mode::WUSR)
-            .map_err(failed)?;
+        let file = openat(
+            &place.folder,
+            place.staged(),
+            flags,
+            Mode::RUSR | Mode::WUSR,
+        )
+        .map_err(failed)?;
         Ok(Self {
             staged,
             left: announced.bytes,

@@ -78,7 +78,10 @@ impl Place {
             return Err(refused(path, "lies too deep"));
         }
         if is_ours(name) || name.len() + 1 + PREVIOUS.len() > MAX_NAME_BYTES {
-            return Err(refused(path, "has a name that cannot be kept beside another"));
+            return Err(refused(
+                path,
+                "has a name that cannot be kept beside another",
+            ));
         }
         // The administrator named it, with whatever links lead there.
         let mut folder = match open(above, folder_flags() - OFlags::NOFOLLOW, Mode::empty()) {

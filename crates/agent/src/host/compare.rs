@@ -62,7 +62,9 @@ fn compared(
     ask: &CompareAsk,
 ) -> Result<(), TalkError> {
     let HostBid::Serve(terms) = hear(talk, BID_LIMIT)? else {
-        return Err(TalkError::Unread("something was said out of turn".to_owned()));
+        return Err(TalkError::Unread(
+            "something was said out of turn".to_owned(),
+        ));
     };
     let frozen = Frozen::take(ground, word, ask);
     let (failure, lost) = match open(config, ground, &frozen, &terms) {
@@ -79,7 +81,9 @@ fn compared(
     }
     let look = ground.look();
     let served = HostTell::Served {
-        state: look.map_or(lockstep_cluster::plan::NodeState::Unknown, |look| look.state),
+        state: look.map_or(lockstep_cluster::plan::NodeState::Unknown, |look| {
+            look.state
+        }),
         failure: failure.as_ref().map(WireFailure::from),
     };
     say(talk, &served)

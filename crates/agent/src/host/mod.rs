@@ -334,7 +334,10 @@ fn refuse_a_primary(
             match role {
                 Role::Replica => Ok(()),
                 Role::Primary => Err(guard(
-                    format!("`{}` says that it is the primary of `{}`", config.node, volume.name),
+                    format!(
+                        "`{}` says that it is the primary of `{}`",
+                        config.node, volume.name
+                    ),
                     "a primary is never overwritten; look who is primary, then run the command there",
                 )),
             }
@@ -368,12 +371,14 @@ fn refuse_foreign_data(
 }
 
 fn not_in(why: NotIn) -> Refused {
-    let busy = |what: &str, hint: &str| {
-        Refused::from(Failure::new(FailureKind::Busy, what).hint(hint))
-    };
+    let busy =
+        |what: &str, hint: &str| Refused::from(Failure::new(FailureKind::Busy, what).hint(hint));
     match why {
         NotIn::Refused(why) => refusal(why),
-        NotIn::Twice => busy("this very run is being served already", "wait for it to end"),
+        NotIn::Twice => busy(
+            "this very run is being served already",
+            "wait for it to end",
+        ),
         NotIn::TimedOut => busy(
             "the earlier run did not end in time",
             "see what it waits for with `lockstep status`, then try again",

@@ -304,10 +304,7 @@ mod tests {
         let same = seat.enter(&claim(&ground, 5, "r5"), "d", &ground, SOON);
         assert!(matches!(same, Err(NotIn::Twice)));
         let other = seat.enter(&claim(&ground, 5, "x"), "d", &ground, SOON);
-        assert!(matches!(
-            other,
-            Err(NotIn::Refused(Refusal::Taken { .. }))
-        ));
+        assert!(matches!(other, Err(NotIn::Refused(Refusal::Taken { .. }))));
         let (told, hears) = channel();
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -325,10 +322,7 @@ mod tests {
         assert_eq!(seat.newest_epoch(), Epoch::new(6));
         let restored = Seat::restore(&ground, Role::Replica).unwrap();
         let stale = restored.enter(&claim(&ground, 5, "r5"), "d", &ground, SOON);
-        assert!(matches!(
-            stale,
-            Err(NotIn::Refused(Refusal::Fenced { .. }))
-        ));
+        assert!(matches!(stale, Err(NotIn::Refused(Refusal::Fenced { .. }))));
         assert!(
             restored
                 .enter(&claim(&ground, 6, "r6"), "d", &ground, SOON)

@@ -129,11 +129,7 @@ impl Drop for Serving {
     }
 }
 
-fn attend(
-    listening: Listening,
-    options: ServeOptions,
-    cancel: Arc<Cancel>,
-) -> Result<(), Failure> {
+fn attend(listening: Listening, options: ServeOptions, cancel: Arc<Cancel>) -> Result<(), Failure> {
     let deadline = Instant::now() + DIAL_LIMIT;
     let link = listening
         .accept_unless(deadline, || cancel.cause().is_some())

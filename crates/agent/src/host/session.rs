@@ -145,9 +145,8 @@ impl Session<'_> {
 
     /// Only what was said to differ, as it was said, and once.
     fn take_file(&mut self, talk: &mut dyn Talk, announced: &FileBytes) -> Result<(), Broken> {
-        let wanted = |it: &FileDifference| {
-            it.path == announced.path && it.wanted == announced.state
-        };
+        let wanted =
+            |it: &FileDifference| it.path == announced.path && it.wanted == announced.state;
         let Some(at) = self.differing.iter().position(wanted) else {
             let why = format!("{} was sent, and nobody asked for it", announced.path);
             return Err(Broken::Lost(why));
@@ -279,10 +278,7 @@ impl Session<'_> {
         look.map_or(NodeState::Unknown, |look| look.state)
     }
 
-    fn open(
-        &mut self,
-        terms: &ServeTerms,
-    ) -> Result<(Serving, crate::wire::ServingAt), Failure> {
+    fn open(&mut self, terms: &ServeTerms) -> Result<(Serving, crate::wire::ServingAt), Failure> {
         let device = self.services.ground.look()?.device;
         if device != self.device {
             let why = format!("it is {device}, and {} was promised", self.device);

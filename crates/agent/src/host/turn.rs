@@ -74,7 +74,11 @@ mod tests {
         ];
         for (turn, admitted) in table {
             for bid in [Files, File, FilesEnd, Stop, Serve, Conclude] {
-                assert_eq!(turn.admits(bid), admitted.contains(&bid), "{turn:?} {bid:?}");
+                assert_eq!(
+                    turn.admits(bid),
+                    admitted.contains(&bid),
+                    "{turn:?} {bid:?}"
+                );
             }
         }
     }

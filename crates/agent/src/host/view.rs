@@ -87,9 +87,7 @@ impl Host {
                 (NodeState::Unknown, None, String::new())
             }
         };
-        let proved = record
-            .as_ref()
-            .filter(|_| state == NodeState::Consistent);
+        let proved = record.as_ref().filter(|_| state == NodeState::Consistent);
         let view = VolumeView {
             role,
             state,
