@@ -13,6 +13,9 @@
 //! | --- | --- |
 //! | `config` | the files that count now |
 //! | `talk`, `wire` | a call, and what is said over it |
+//! | `hook` | a volume's hooks and its probe |
+//! | `align` | configuration files that are to be the primary's |
+//! | `crash` | points at which a test ends the process |
 //! | `host` | the secondary's part of a run: claim, stop, serve, mark, configure, start |
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -27,6 +30,7 @@ pub mod config;
 pub mod crash;
 pub mod daemon;
 pub mod hook;
+pub mod host;
 pub mod net;
 pub mod primary;
 pub mod reach;

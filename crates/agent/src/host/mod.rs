@@ -1,0 +1,426 @@
+//! The secondary's part of a run: claim, stop, serve, mark, configure, start.
+//!
+//! Promise: a volume of this node is written only by the newest run that was let in, of a node that
+//! may be its primary; `configure` and `start` run only on data that is consistent, or that nothing
+//! was done to, whatever crashed; and what was stopped is started again as soon as that holds.
+//!
+//! ```text
+//!  ask ─► permit ─► role ─► adopted? ─► gatekeeper ─► Granted
+//!            │ no      │       │ no        │ older, other
+//!            └─────────┴───────┴───────────┴──► Refused: nothing was touched
+//!
+//!  Granted ─► files put aside ─► note, `stop` ─► port, engine ─► Served ─► Conclude
+//!     │             │                │                │             │         │
+//!     └─────────────┴────────────────┴────────────────┴─────────────┴─────────┤
+//!        the call is lost, or a newer run waits: the engine ends first        ▼
+//!                                                       fate: what may run (`fate.rs`)
+//!                                                             │
+//!                          files ─► `configure` ─► `start` ─► note removed ─► `check`
+//! ```
+//!
+//! | what is durable | services | what happens to them at the agent's start |
+//! | --- | --- | --- |
+//! | no note | up | nothing |
+//! | a note, the ledger as it was | may be down | `start`, `check`, if the data was neither inconsistent nor failed, and they had been up before |
+//! | a note, consistent by its run | down | files, `configure`, `start`, `check`; in a group only with the primary's word in the note |
+//! | a note, anything else | down | nothing: the next run that makes the data consistent starts them |
+//! | a note that is damaged | down | nothing, and a warning |
+//!
+//! Who may write is `lockstep_cluster::claim`'s table; its effects are carried out in `seat`.
+
+mod compare;
+mod fate;
+mod ground;
+mod note;
+mod permit;
+mod seat;
+mod serve;
+mod session;
+mod settle;
+mod turn;
+mod view;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lockstep_cluster::claim::{Claim, Epoch, Refusal};
+use lockstep_cluster::file::{Primary, Volume};
+use lockstep_cluster::roles::Role;
+use lockstep_cluster::value::{AbsolutePath, NodeName, VolumeId, VolumeName};
+use lockstep_engine::{Reuse, ServeOptions, UndoPolicy};
+use lockstep_protocol::{Failure, FailureKind};
+use lockstep_volume::{IoEngine, probe_uring};
+
+pub use view::VolumeView;
+
+use self::ground::{Ground, Look};
+use self::note::Found;
+use self::permit::{guard, may_write, static_role};
+use self::seat::{Held, NotIn, Seat};
+use self::session::Session;
+use self::settle::Services;
+use self::turn::Turn;
+use crate::config::{Config, Current};
+use crate::hook::About;
+use crate::talk::{Talk, say};
+use crate::wire::{HostTell, WireFailure, WriteAsk};
+
+/// Longest that a run waits for the earlier one to end.
+const CLAIM_LIMIT: Duration = Duration::from_secs(300);
+/// Most threads that hash in one run.
+const MAX_THREADS: usize = 256;
+
+/// A node's volumes, as other nodes' runs find them; one for each agent.
+pub struct Host {
+    current: Current,
+    seats: Mutex<HashMap<VolumeId, Arc<Seat>>>,
+    views: Mutex<BTreeMap<VolumeName, VolumeView>>,
+    /// Runs and comparisons that are served now.
+    served: Arc<AtomicUsize>,
+}
+
+/// Why a run is not let in.
+struct Refused {
+    failure: Failure,
+    promised: Option<Epoch>,
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            promised: None,
+        }
+    }
+}
+
+/// Room for one run; let go when it is dropped.
+struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Host {
+    /// The host of an agent. [`Host::recover`] comes before the first call.
+    #[must_use]
+    pub fn new(current: Current) -> Self {
+        Self {
+            current,
+            seats: Mutex::default(),
+            views: Mutex::default(),
+            served: Arc::default(),
+        }
+    }
+
+    fn current(&self) -> &Current {
+        &self.current
+    }
+
+    /// Carries a run's call to its end. Blocks for as long as the run lasts.
+    pub fn write(&self, talk: &mut dyn Talk, caller: &NodeName, ask: &WriteAsk) {
+        let config = self.current.get();
+        match self.let_in(&config, caller, ask) {
+            Ok(entered) => {
+                self.see(&config, &ask.volume);
+                let session = Session {
+                    services: Services {
+                        config: &config,
+                        volume: entered.volume,
+                        path: entered.path,
+                        ground: &entered.ground,
+                    },
+                    held: entered.held,
+                    ask,
+                    device: entered.look.device,
+                    turn: Turn::Granted,
+                    differing: Vec::new(),
+                    staged: Vec::new(),
+                    unstaged: None,
+                    note: None,
+                };
+                session.run(talk, entered.look.state);
+            }
+            Err(Refused { failure, promised }) => {
+                let why = &failure.message;
+                tracing::warn!(volume = %ask.volume, "run {} of `{caller}` is refused: {why}", ask.run);
+                let failure = WireFailure::from(&failure);
+                // Whoever is gone needs no answer.
+                let _ = say(talk, &HostTell::Refused { failure, promised });
+            }
+        }
+        self.see(&config, &ask.volume);
+    }
+
+    fn let_in<'a>(
+        &self,
+        config: &'a Config,
+        caller: &NodeName,
+        ask: &WriteAsk,
+    ) -> Result<Entered<'a>, Refused> {
+        let (volume, path) = may_write(config, caller, &ask.volume, ask.id)?;
+        if ask.group && !(config.cluster.groups.iter()).any(|it| it.volumes.contains(&ask.volume)) {
+            let why = format!("`{}` is in no group here", ask.volume);
+            return Err(guard(why, "lay the same cluster file on both nodes").into());
+        }
+        let ground = ground_of(config, volume, path);
+        let seat = self.seat(config, volume, &ground)?;
+        let promised = seat.newest_epoch().filter(|promised| ask.epoch < *promised);
+        if let Some(promised) = promised {
+            return Err(refusal(Refusal::Fenced { promised }));
+        }
+        let look = ground.look()?;
+        refuse_a_primary(config, volume, path, &seat, &ground, &look)?;
+        refuse_foreign_data(config, ask, &ground, &look)?;
+        let slot = self.slot(config)?;
+        let claim = Claim {
+            epoch: ask.epoch,
+            run: ask.run.clone(),
+            source: caller.clone(),
+            volume: ask.id,
+        };
+        let held = seat
+            .enter(&claim, &look.device, &ground, CLAIM_LIMIT)
+            .map_err(not_in)?;
+        // The run before it may have changed what it says.
+        let look = Look {
+            device: look.device,
+            ..ground.look()?
+        };
+        Ok(Entered {
+            volume,
+            path,
+            ground,
+            held,
+            look,
+            _slot: slot,
+        })
+    }
+
+    /// The volume's seat, from what was promised before.
+    fn seat(
+        &self,
+        config: &Config,
+        volume: &Volume,
+        ground: &Ground,
+    ) -> Result<Arc<Seat>, Failure> {
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seat) = seats.get(&volume.id) {
+            return Ok(Arc::clone(seat));
+        }
+        let role = static_role(config, volume).unwrap_or(Role::Replica);
+        let seat = Seat::restore(ground, role)?;
+        seats.insert(volume.id, Arc::clone(&seat));
+        Ok(seat)
+    }
+
+    /// Room for one more run, if `agent.toml` has it.
+    fn slot(&self, config: &Config) -> Result<Slot, Failure> {
+        let slot = Slot(Arc::clone(&self.served));
+        if self.served.fetch_add(1, Ordering::SeqCst) >= config.own.runs {
+            let why = format!("`{}` serves {} runs already", config.node, config.own.runs);
+            return Err(Failure::new(FailureKind::Busy, why)
+                .hint("wait for one to end, or raise `runs` in its agent.toml"));
+        }
+        Ok(slot)
+    }
+
+    /// Brings back the services that a crash left down, as far as their data lets them run. Before
+    /// the first call; what it did is in the log.
+    pub fn recover(&self) {
+        let config = self.current.get();
+        let notes = note::Notes::at(&config.state_dir);
+        for id in notes.volumes() {
+            let Found::Whole(note) = notes.read(id) else {
+                continue;
+            };
+            let volume = config.cluster.volumes.iter().find(|it| it.id == id);
+            let Some((volume, path)) = volume.and_then(|volume| config.here(&volume.name)) else {
+                tracing::warn!(
+                    "services of `{}` stay stopped: the cluster file has no such volume here",
+                    note.volume
+                );
+                continue;
+            };
+            let ground = ground_of(&config, volume, path);
+            let seat = match self.seat(&config, volume, &ground) {
+                Ok(seat) => seat,
+                Err(failure) => {
+                    tracing::error!("{}", failure.message);
+                    continue;
+                }
+            };
+            let services = Services {
+                config: &config,
+                volume,
+                path,
+                ground: &ground,
+            };
+            let _hands = seat.hands();
+            services.settle(*note, false, &|| false);
+        }
+        self.refresh();
+    }
+}
+
+/// A run that may write.
+struct Entered<'a> {
+    volume: &'a Volume,
+    path: &'a AbsolutePath,
+    ground: Ground,
+    held: Held,
+    look: Look,
+    _slot: Slot,
+}
+
+fn ground_of(config: &Config, volume: &Volume, path: &AbsolutePath) -> Ground {
+    Ground {
+        id: volume.id,
+        path: path.as_path().to_path_buf(),
+        state_dir: config.state_dir.clone(),
+        node: config.node.clone(),
+    }
+}
+
+/// What every run and comparison here has in common.
+fn serve_options(config: &Config, ground: &Ground, who: String) -> ServeOptions {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    ServeOptions {
+        path: ground.path.clone(),
+        state_dir: ground.state_dir.clone(),
+        who,
+        memory: config.own.memory.0,
+        threads: threads.min(MAX_THREADS),
+        io: match probe_uring() {
+            Ok(()) => IoEngine::Uring,
+            Err(_) => IoEngine::Threads,
+        },
+        reuse: Reuse::default(),
+        undo: UndoPolicy::default(),
+        epoch: 0,
+        only_compare: false,
+        image: None,
+    }
+}
+
+/// Asks this node's own probe: whoever is primary is never overwritten, and whoever does not know is
+/// not either.
+fn refuse_a_primary(
+    config: &Config,
+    volume: &Volume,
+    path: &AbsolutePath,
+    seat: &Seat,
+    ground: &Ground,
+    look: &Look,
+) -> Result<(), Failure> {
+    let Primary::Probe(argv) = &volume.primary else {
+        return Ok(());
+    };
+    let about = About {
+        volume,
+        path,
+        node: &config.node,
+        primary: None,
+        run: None,
+        state: look.state,
+    };
+    match about.probe(argv) {
+        Ok(role) => {
+            seat.set_role(role, ground);
+            match role {
+                Role::Replica => Ok(()),
+                Role::Primary => Err(guard(
+                    format!(
+                        "`{}` says that it is the primary of `{}`",
+                        config.node, volume.name
+                    ),
+                    "a primary is never overwritten; look who is primary, then run the command there",
+                )),
+            }
+        }
+        Err(why) => Err(guard(
+            format!(
+                "`{}` does not know whether it is the primary of `{}`: {why}",
+                config.node, volume.name
+            ),
+            "run the probe there by hand; it has to print `replica` and exit 0",
+        )),
+    }
+}
+
+/// Data that Lockstep never wrote is somebody's.
+fn refuse_foreign_data(
+    config: &Config,
+    ask: &WriteAsk,
+    ground: &Ground,
+    look: &Look,
+) -> Result<(), Failure> {
+    if ask.adopt || look.record.is_some() || !look.exists || ground.is_blank()? {
+        return Ok(());
+    }
+    let why = format!(
+        "`{}` on `{}` holds data that lockstep never wrote",
+        ask.volume, config.node
+    );
+    let hint = format!("if it may be lost, add --adopt {}", config.node);
+    Err(guard(why, &hint))
+}
+
+fn not_in(why: NotIn) -> Refused {
+    let busy =
+        |what: &str, hint: &str| Refused::from(Failure::new(FailureKind::Busy, what).hint(hint));
+    match why {
+        NotIn::Refused(why) => refusal(why),
+        NotIn::Twice => busy(
+            "this very run is being served already",
+            "wait for it to end",
+        ),
+        NotIn::TimedOut => busy(
+            "the earlier run did not end in time",
+            "see what it waits for with `lockstep status`, then try again",
+        ),
+    }
+}
+
+fn refusal(why: Refusal) -> Refused {
+    let (kind, hint, promised) = match &why {
+        Refusal::Primary => (FailureKind::Guard, "a primary is never overwritten", None),
+        Refusal::Fenced { promised } => (
+            FailureKind::Fenced,
+            "a newer run took over: look at `lockstep status`",
+            Some(*promised),
+        ),
+        Refusal::Taken { epoch, .. } => (
+            FailureKind::Fenced,
+            "use a higher epoch; two runs never have the same",
+            Some(*epoch),
+        ),
+        Refusal::OtherVolume | Refusal::OtherDevice => {
+            (FailureKind::Guard, "run the same command again", None)
+        }
+        Refusal::NotReady => (
+            FailureKind::Io,
+            "look at the disk and the state directory of that node",
+            None,
+        ),
+    };
+    Refused {
+        failure: Failure::new(kind, why.to_string()).hint(hint),
+        promised,
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests;
