@@ -1,7 +1,7 @@
 //! Why a link no longer carries frames.
 
 /// Longest text taken over from the other end, in characters.
-const MAX_QUOTE: usize = 300;
+pub(crate) const MAX_QUOTE: usize = 300;
 
 /// Why a link no longer carries frames. Texts from the other end are escaped and cut to 300 characters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -23,6 +23,7 @@
 )]
 
 mod bulk;
+pub mod control;
 mod end;
 mod error;
 mod link;

@@ -207,7 +207,7 @@ pub(super) fn link_error(error: ConnectionError) -> LinkError {
 }
 
 /// `error` in words, texts of the other end escaped.
-pub(super) fn describe(error: &ConnectionError) -> String {
+pub(crate) fn describe(error: &ConnectionError) -> String {
     match error {
         ConnectionError::TimedOut => "nothing heard for the whole idle timeout".to_owned(),
         ConnectionError::Reset => {

@@ -122,7 +122,11 @@ pub(crate) fn dial_counted(
     let (report, reports) = async_channel::bounded(ports.len());
     let dialer = Dialer {
         end,
-        tls: Arc::new(tls::client(call.key, call.peer, call.alpn)?),
+        tls: Arc::new(tls::client(
+            call.key.identity(),
+            Arc::new(call.peer),
+            call.alpn,
+        )?),
         token: call.token,
         options,
         report,

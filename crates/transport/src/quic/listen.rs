@@ -91,7 +91,7 @@ pub(crate) fn listen_counted(
 ) -> Result<Listening, ListenError> {
     let options = options.clamped();
     let count = options.ports();
-    let tls = Arc::new(tls::server(key, peer)?);
+    let tls = Arc::new(tls::server(key.identity(), Arc::new(peer))?);
     let end = End::carried(counters);
     let guard = Arc::new(Guard(Arc::clone(&end)));
     let (arrived, arrivals) = async_channel::bounded(count);

@@ -16,21 +16,21 @@
 //! Until the token has been accepted, a connection admits one stream and a window of a few kilobytes.
 
 mod admit;
-mod carrier;
+pub(crate) mod carrier;
 mod control;
 mod dial;
-mod key;
+pub(crate) mod key;
 mod listen;
-mod options;
-mod route;
-mod socket;
-mod tls;
+pub(crate) mod options;
+pub(crate) mod route;
+pub(crate) mod socket;
+pub(crate) mod tls;
 
 pub use self::dial::{DialError, dial};
 pub use self::key::{KeyError, OneTimeKey, PublicKey};
 pub use self::listen::{AcceptError, ListenError, Listening, listen};
 pub use self::options::{MAX_CONNECTIONS, MtuChoice, QuicOptions};
-pub use self::tls::TlsError;
+pub use self::tls::{TlsError, Trust};
 
 pub(crate) use self::dial::{Call, dial_counted};
 pub(crate) use self::listen::listen_counted;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 
 use super::carrier::Load;
 use super::route::PathMtu;
@@ -123,18 +123,7 @@ impl QuicOptions {
             .datagram_receive_buffer_size(None)
             .max_idle_timeout(IdleTimeout::try_from(self.idle_timeout).ok())
             .keep_alive_interval(Some(self.keep_alive));
-        match mtu {
-            // Nothing smaller is worth falling back to: on a path that is known, lost bursts are full buffers.
-            PathMtu::Known(payload) => config
-                .initial_mtu(payload)
-                .min_mtu(payload)
-                .mtu_discovery_config(None),
-            PathMtu::UpTo(payload) => {
-                let mut discovery = MtuDiscoveryConfig::default();
-                discovery.upper_bound(payload);
-                config.mtu_discovery_config(Some(discovery))
-            }
-        };
+        mtu.apply(&mut config);
         Arc::new(config)
     }
 }
@@ -154,7 +143,7 @@ pub(super) struct Admitted {
 }
 
 /// An endpoint that takes packets as large as any route of ours may carry.
-pub(super) fn endpoint_config() -> EndpointConfig {
+pub(crate) fn endpoint_config() -> EndpointConfig {
     let mut config = EndpointConfig::default();
     if let Err(error) = config.max_udp_payload_size(super::route::MAX_PAYLOAD) {
         tracing::warn!("packets above quinn's default size stay off: {error}");

@@ -3,15 +3,16 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use quinn::{MtuDiscoveryConfig, TransportConfig};
 use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
 
 use super::options::MtuChoice;
 
 /// Largest UDP payload used, in bytes: a jumbo frame of 9000 less the IPv6 and UDP headers. Transfers stalled above
 /// 16000 although the loopback takes 65507.
-pub(super) const MAX_PAYLOAD: u16 = 8952;
+pub(crate) const MAX_PAYLOAD: u16 = 8952;
 /// Smallest UDP payload that QUIC works with (RFC 9000, section 14).
-pub(super) const MIN_PAYLOAD: u16 = 1200;
+pub(crate) const MIN_PAYLOAD: u16 = 1200;
 
 const UDP_HEADER: u32 = 8;
 const IPV4_HEADER: u32 = 20;
@@ -21,7 +22,7 @@ const DISCARD_PORT: u16 = 9;
 
 /// Size of UDP payloads on one path, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PathMtu {
+pub(crate) enum PathMtu {
     /// This size works: the path is the loopback, or somebody said so.
     Known(u16),
     /// No more than this leaves the interface; what arrives has to be found out.
@@ -29,15 +30,31 @@ pub(super) enum PathMtu {
 }
 
 impl PathMtu {
-    pub(super) fn largest(self) -> u16 {
+    pub(crate) fn largest(self) -> u16 {
         match self {
             Self::Known(payload) | Self::UpTo(payload) => payload,
         }
     }
+
+    /// Sets packet sizes accordingly.
+    pub(crate) fn apply(self, config: &mut TransportConfig) {
+        match self {
+            // Nothing smaller is worth falling back to: on a path that is known, lost bursts are full buffers.
+            Self::Known(payload) => config
+                .initial_mtu(payload)
+                .min_mtu(payload)
+                .mtu_discovery_config(None),
+            Self::UpTo(payload) => {
+                let mut discovery = MtuDiscoveryConfig::default();
+                discovery.upper_bound(payload);
+                config.mtu_discovery_config(Some(discovery))
+            }
+        };
+    }
 }
 
 /// The payload size for the path to `peer`. Asks the kernel, and is careful if it does not answer.
-pub(super) fn path_mtu(peer: SocketAddr, choice: MtuChoice) -> PathMtu {
+pub(crate) fn path_mtu(peer: SocketAddr, choice: MtuChoice) -> PathMtu {
     match choice {
         MtuChoice::Fixed(payload) => PathMtu::Known(payload.clamp(MIN_PAYLOAD, MAX_PAYLOAD)),
         MtuChoice::FromInterface => ask_kernel(peer.ip().to_canonical()).unwrap_or_else(|error| {

@@ -26,21 +26,21 @@ const MAX_BATCH: usize = 65_507;
 pub(super) fn bind(address: Option<IpAddr>) -> io::Result<UdpSocket> {
     let any_v6 = IpAddr::from(Ipv6Addr::UNSPECIFIED);
     match address {
-        Some(address) if address != any_v6 => bind_one(address),
-        _ => bind_one(any_v6).or_else(|_| bind_one(Ipv4Addr::UNSPECIFIED.into())),
+        Some(address) if address != any_v6 => bind_at((address, 0).into()),
+        _ => bind_at((any_v6, 0).into()).or_else(|_| bind_at((Ipv4Addr::UNSPECIFIED, 0).into())),
     }
 }
 
 /// Binds a socket that can reach `peer`.
-pub(super) fn bind_towards(peer: SocketAddr) -> io::Result<UdpSocket> {
+pub(crate) fn bind_towards(peer: SocketAddr) -> io::Result<UdpSocket> {
     match peer {
-        SocketAddr::V4(_) => bind_one(Ipv4Addr::UNSPECIFIED.into()),
-        SocketAddr::V6(_) => bind_one(Ipv6Addr::UNSPECIFIED.into()),
+        SocketAddr::V4(_) => bind_at((Ipv4Addr::UNSPECIFIED, 0).into()),
+        SocketAddr::V6(_) => bind_at((Ipv6Addr::UNSPECIFIED, 0).into()),
     }
 }
 
-fn bind_one(address: IpAddr) -> io::Result<UdpSocket> {
-    let address = SocketAddr::new(address, 0);
+/// Binds a socket to exactly `address`; port 0 is any free one.
+pub(crate) fn bind_at(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::DGRAM,
@@ -87,7 +87,7 @@ fn warn_once(receive: usize, send: usize) {
 /// quinn builds batches of up to ten segments without looking at their total, and above 64 KiB the kernel's
 /// `EMSGSIZE` is taken for a success: without the clamp every full batch vanishes at a payload above 6550 bytes.
 #[derive(Debug)]
-pub(super) struct MeteredSocket {
+pub(crate) struct MeteredSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     counters: Arc<Counters>,
     max_segments: AtomicUsize,
@@ -95,7 +95,7 @@ pub(super) struct MeteredSocket {
 
 impl MeteredSocket {
     /// Wraps `socket` for the current tokio runtime, with the clamp for the largest payload.
-    pub(super) fn new(socket: UdpSocket, counters: Arc<Counters>) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(socket: UdpSocket, counters: Arc<Counters>) -> io::Result<Arc<Self>> {
         let inner = TokioRuntime.wrap_udp_socket(socket)?;
         let socket = Self {
             inner,
@@ -107,7 +107,7 @@ impl MeteredSocket {
     }
 
     /// Clamps batches for packets of at most `payload` bytes.
-    pub(super) fn clamp_to(&self, payload: u16) {
+    pub(crate) fn clamp_to(&self, payload: u16) {
         let fitting = (MAX_BATCH / usize::from(payload.max(1))).max(1);
         self.max_segments.store(fitting, Ordering::Relaxed);
     }

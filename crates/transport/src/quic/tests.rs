@@ -135,10 +135,8 @@ fn a_dialer_that_speaks_another_protocol_is_refused() {
 fn a_key_that_was_only_seen_cannot_be_used() {
     // The near end's public key with somebody else's private one: the signature has to fail.
     let keys = Keys::new();
-    let thief = keys
-        .near
-        .public_key()
-        .signed_by(&OneTimeKey::generate().unwrap());
+    let another = OneTimeKey::generate().unwrap();
+    let thief = OneTimeKey(another.identity().claiming(keys.near.public_key()));
     refusals(
         &keys,
         Call {
@@ -244,7 +242,7 @@ async fn rogue<F: Future<Output = ()>>(act: impl FnOnce(Connection) -> F) -> Lin
     let address = SocketAddr::new(LOCALHOST, listening.ports()[0]);
     let socket = UdpSocket::bind((LOCALHOST, 0)).unwrap();
     let endpoint = Endpoint::new(endpoint_config(), None, socket, Arc::new(TokioRuntime)).unwrap();
-    let tls = tls::client(&keys.near, keys.far.public_key(), ALPN).unwrap();
+    let tls = tls::client(keys.near.identity(), Arc::new(keys.far.public_key()), ALPN).unwrap();
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
     let mtu = path_mtu(address, MtuChoice::FromInterface);
     config.transport_config(QuicOptions::default().transport(mtu, Opener::Us));

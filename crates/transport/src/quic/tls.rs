@@ -1,5 +1,6 @@
 //! TLS 1.3 for both ends: one cipher suite, raw public keys, no resumption, no early data.
 
+use std::fmt;
 use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -18,13 +19,33 @@ use rustls::{
     SignatureScheme,
 };
 
-use super::key::{OneTimeKey, PublicKey};
+use super::key::{Identity, PublicKey};
 
 /// The protocol spoken inside; ends that do not offer it are refused in the handshake.
 pub(crate) const ALPN: &[u8] = b"lockstep/1";
 
 /// The name a client must give; it is not sent, and not what the peer is known by.
-pub(super) const SERVER_NAME: &str = "lockstep";
+pub(crate) const SERVER_NAME: &str = "lockstep";
+
+/// Which keys the other end may have.
+pub trait Trust: Send + Sync {
+    /// Whether the owner of `key` may talk to us. Must answer at once: the thread that moves packets asks.
+    fn trusts(&self, key: &PublicKey) -> bool;
+}
+
+/// Exactly one key.
+impl Trust for PublicKey {
+    fn trusts(&self, key: &PublicKey) -> bool {
+        self == key
+    }
+}
+
+/// Any of several keys.
+impl Trust for Vec<PublicKey> {
+    fn trusts(&self, key: &PublicKey) -> bool {
+        self.contains(key)
+    }
+}
 
 /// Why a TLS configuration was not accepted; both kinds are faults of this build.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +58,9 @@ pub enum TlsError {
     NoInitialSuite,
 }
 
-pub(super) fn client(
-    key: &OneTimeKey,
-    peer: PublicKey,
+pub(crate) fn client(
+    key: &Identity,
+    peer: Arc<dyn Trust>,
     alpn: &[u8],
 ) -> Result<QuicClientConfig, TlsError> {
     let provider = Arc::new(provider());
@@ -57,9 +78,9 @@ pub(super) fn client(
     QuicClientConfig::try_from(config).map_err(|_| TlsError::NoInitialSuite)
 }
 
-pub(super) fn server(key: &OneTimeKey, peer: PublicKey) -> Result<QuicServerConfig, TlsError> {
+pub(crate) fn server(key: &Identity, peers: Arc<dyn Trust>) -> Result<QuicServerConfig, TlsError> {
     let provider = Arc::new(provider());
-    let pinned = Arc::new(Pinned::new(peer, &provider));
+    let pinned = Arc::new(Pinned::new(peers, &provider));
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(pinned)
@@ -73,6 +94,13 @@ pub(super) fn server(key: &OneTimeKey, peer: PublicKey) -> Result<QuicServerConf
     QuicServerConfig::try_from(config).map_err(|_| TlsError::NoInitialSuite)
 }
 
+/// The key that the other end of `connection` signed with; `None` before the handshake is done.
+pub(crate) fn peer_key(connection: &quinn::Connection) -> Option<PublicKey> {
+    let identity = connection.peer_identity()?;
+    let presented = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    PublicKey::from_spki(presented.first()?)
+}
+
 /// AES-128-GCM alone: the fastest here, and the one that QUIC needs for its first packets anyway.
 fn provider() -> CryptoProvider {
     CryptoProvider {
@@ -81,28 +109,27 @@ fn provider() -> CryptoProvider {
     }
 }
 
-/// Accepts exactly one key, and only from an end that can sign with it.
-#[derive(Debug)]
+/// Accepts the keys that are trusted, and only from an end that can sign with them.
 struct Pinned {
-    spki: Vec<u8>,
+    trust: Arc<dyn Trust>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Pinned {
-    fn new(peer: PublicKey, provider: &CryptoProvider) -> Self {
+    fn new(trust: Arc<dyn Trust>, provider: &CryptoProvider) -> Self {
         Self {
-            spki: peer.spki(),
+            trust,
             algorithms: provider.signature_verification_algorithms,
         }
     }
 
     fn check_key(&self, presented: &CertificateDer<'_>) -> Result<(), Error> {
-        if presented.as_ref() == self.spki {
-            return Ok(());
+        match PublicKey::from_spki(presented) {
+            Some(key) if self.trust.trusts(&key) => Ok(()),
+            _ => Err(Error::InvalidCertificate(
+                CertificateError::ApplicationVerificationFailure,
+            )),
         }
-        Err(Error::InvalidCertificate(
-            CertificateError::ApplicationVerificationFailure,
-        ))
     }
 
     fn check_signature(
@@ -113,6 +140,12 @@ impl Pinned {
     ) -> Result<HandshakeSignatureValid, Error> {
         let spki = SubjectPublicKeyInfoDer::from(presented.as_ref());
         verify_tls13_signature_with_raw_key(message, &spki, signature, &self.algorithms)
+    }
+}
+
+impl fmt::Debug for Pinned {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Pinned").finish_non_exhaustive()
     }
 }
 
