@@ -15,11 +15,11 @@ use lockstep_protocol::{Failure, FailureKind};
 
 use crate::align;
 use crate::config::{Config, Current};
-use crate::host::Host;
+use crate::host::{Host, VolumeView};
 use crate::primary::{Caller, Primary, now, own_role};
 use crate::talk::{Talk, hear, say};
 use crate::wire::{
-    Answer, Ask, FileStates, NodeStatus, PastRun, RoleWord, VERSION, Words, read,
+    Answer, Ask, FileStates, NodeStatus, PastRun, RoleWord, VERSION, VolumeStatus, Words, read,
 };
 
 /// How long what follows a first word may take to arrive.
@@ -102,11 +102,11 @@ impl Answerer {
                 return Ok(());
             }
             Ask::Write(ask) => {
-                self.host.write(talk, node(caller)?, ask);
+                self.host.write(talk, node(caller)?, &ask);
                 return Ok(());
             }
             Ask::Compare(ask) => {
-                self.host.compare(talk, node(caller)?, ask);
+                self.host.compare(talk, node(caller)?, &ask);
                 return Ok(());
             }
         };
@@ -118,15 +118,10 @@ impl Answerer {
     fn status(&self, config: &Config) -> NodeStatus {
         let mut volumes = BTreeMap::new();
         for volume in &config.cluster.volumes {
-            if !volume.paths.contains_key(&config.node) {
+            let Some(view) = self.host.view(&volume.name) else {
                 continue;
-            }
-            let mut status = self.host.view(&volume.name);
-            status.role = match &volume.primary {
-                PrimaryOf::Node(primary) if *primary == config.node => Some(RoleWord::Primary),
-                PrimaryOf::Node(_) => Some(RoleWord::Replica),
-                PrimaryOf::Probe(_) => None,
             };
+            let mut status = view_status(view);
             if let Some(live) = self.primary.runs().of_volume(&volume.name) {
                 status.run = Some(live.run.clone());
             }
@@ -150,12 +145,30 @@ impl Answerer {
     ) -> Result<Answer, Failure> {
         let (volume, _) = here(config, volume)?;
         let FileStates(wanted) = hear(talk, REST_LIMIT).map_err(|error| {
-            Failure::new(FailureKind::Temporary, format!("the files to compare: {error}"))
+            Failure::new(
+                FailureKind::Temporary,
+                format!("the files to compare: {error}"),
+            )
         })?;
         let own = align::states(&volume.files)?;
         Ok(Answer::Differing {
             files: differences(&wanted, &own),
         })
+    }
+}
+
+fn view_status(view: VolumeView) -> VolumeStatus {
+    VolumeStatus {
+        role: view.role.map(|role| match role {
+            Role::Primary => RoleWord::Primary,
+            Role::Replica => RoleWord::Replica,
+        }),
+        state: view.state,
+        epoch: view.epoch.max(view.data_epoch),
+        root: view.root.map(|root| Words::new(&root.to_string())),
+        verified_unix_ms: view.verified_at,
+        run: view.run,
+        is_stopped: view.stopped,
     }
 }
 
@@ -182,8 +195,13 @@ fn node(caller: &Caller) -> Result<&lockstep_cluster::value::NodeName, Failure> 
 fn here<'a>(
     config: &'a Config,
     volume: &VolumeName,
-) -> Result<(&'a lockstep_cluster::file::Volume, &'a lockstep_cluster::value::AbsolutePath), Failure>
-{
+) -> Result<
+    (
+        &'a lockstep_cluster::file::Volume,
+        &'a lockstep_cluster::value::AbsolutePath,
+    ),
+    Failure,
+> {
     config.here(volume).ok_or_else(|| {
         Failure::new(
             FailureKind::Usage,
@@ -209,7 +227,10 @@ fn role(config: &Config, name: &VolumeName) -> Result<Result<RoleWord, Words>, F
 fn history(config: &Config, name: &VolumeName) -> Result<Vec<PastRun>, Failure> {
     let (_, path) = here(config, name)?;
     let failed = |error: &dyn std::error::Error| {
-        Failure::new(FailureKind::Io, format!("the ledger of `{}`: {error}", config.node))
+        Failure::new(
+            FailureKind::Io,
+            format!("the ledger of `{}`: {error}", config.node),
+        )
     };
     // A place that is gone has the records of its name.
     let canonical = path.as_path().canonicalize();
@@ -233,7 +254,8 @@ fn past(record: &Record) -> PastRun {
         who: Words::new(&record.who),
         started_unix_ms: record.started_unix_ms,
         ended_unix_ms: record.ended_unix_ms,
-        root: (record.root).map(|root| Words::new(blake3::Hash::from_bytes(root).to_hex().as_str())),
+        root: (record.root)
+            .map(|root| Words::new(blake3::Hash::from_bytes(root).to_hex().as_str())),
         size: record.size,
         bytes_written: record.bytes_written,
         proof: Words::new(match record.proof {

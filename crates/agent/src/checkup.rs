@@ -44,7 +44,10 @@ fn state_dir(dir: &Path) -> Vec<Finding> {
     match rustix::fs::statvfs(dir) {
         Err(error) => vec![finding(
             true,
-            format!("the state directory {} cannot be used: {error}", dir.display()),
+            format!(
+                "the state directory {} cannot be used: {error}",
+                dir.display()
+            ),
             "make it, or name another one with --state-dir",
         )],
         Ok(stat) => {

@@ -82,7 +82,7 @@ impl Agent {
             .map_err(|error| failed("no threads", error))?;
         let listen = listen_address(&config)?;
         let current = Current::new(config);
-        let host = Arc::new(Host::new(current.clone())?);
+        let host = Arc::new(Host::new(current.clone()));
         host.recover();
         let named = current.clone();
         let net = Net::new(
@@ -190,12 +190,18 @@ impl Agent {
     fn tend(&self) -> Result<(), Failure> {
         let (host, ending) = (Arc::clone(&self.host), Arc::clone(&self.ending));
         let tend = move || {
-            let mut asked = ending.is_asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut asked = ending
+                .is_asked
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             while !*asked {
                 drop(asked);
                 host.refresh();
                 ending.is_alive.store(true, Ordering::Relaxed);
-                asked = ending.is_asked.lock().unwrap_or_else(PoisonError::into_inner);
+                asked = ending
+                    .is_asked
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 (asked, _) = (ending.news)
                     .wait_timeout_while(asked, TEND_EVERY, |asked| !*asked)
                     .unwrap_or_else(PoisonError::into_inner);
@@ -244,10 +250,14 @@ fn listen_address(config: &Config) -> Result<std::net::SocketAddr, Failure> {
         }
     };
     let found = addresses(address).map_err(|error| {
-        Failure::new(FailureKind::Preflight, format!("cannot listen at {address}: {error}"))
-            .hint("set `listen` in agent.toml to an address of this machine")
+        Failure::new(
+            FailureKind::Preflight,
+            format!("cannot listen at {address}: {error}"),
+        )
+        .hint("set `listen` in agent.toml to an address of this machine")
     })?;
-    found.first().copied().ok_or_else(|| {
-        Failure::new(FailureKind::Preflight, format!("{address} has no address"))
-    })
+    found
+        .first()
+        .copied()
+        .ok_or_else(|| Failure::new(FailureKind::Preflight, format!("{address} has no address")))
 }

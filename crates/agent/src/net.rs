@@ -128,7 +128,10 @@ impl Reach for Net {
     fn call(&self, name: &NodeName, ask: &Ask) -> Result<Reached, Failure> {
         let cluster = (self.cluster)();
         let node = cluster.node(name).ok_or_else(|| {
-            Failure::new(FailureKind::Usage, format!("the cluster file has no node `{name}`"))
+            Failure::new(
+                FailureKind::Usage,
+                format!("the cluster file has no node `{name}`"),
+            )
         })?;
         let call = self.runtime.block_on(self.open(node));
         let call = call.map_err(|error| unreached(node, &error))?;
@@ -145,12 +148,15 @@ impl Reach for Net {
 fn unreached(node: &Node, error: &CallError) -> Failure {
     let (name, address) = (&node.name, &node.address);
     match error {
-        CallError::Refused { .. } => Failure::new(
-            FailureKind::Auth,
+        CallError::Refused { .. } => {
+            Failure::new(FailureKind::Auth, format!("{name} ({address}): {error}")).hint(
+                "compare `lockstep node show` here and there with the keys in both cluster files",
+            )
+        }
+        _ => Failure::new(
+            FailureKind::Temporary,
             format!("{name} ({address}): {error}"),
         )
-        .hint("compare `lockstep node show` here and there with the keys in both cluster files"),
-        _ => Failure::new(FailureKind::Temporary, format!("{name} ({address}): {error}"))
-            .hint("see that its agent runs and that UDP gets through; `lockstep doctor` looks at both"),
+        .hint("see that its agent runs and that UDP gets through; `lockstep doctor` looks at both"),
     }
 }

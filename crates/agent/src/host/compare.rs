@@ -10,7 +10,7 @@ use super::serve::Serving;
 use super::{Host, ground_of, serve_options};
 use crate::config::Config;
 use crate::talk::{Talk, TalkError, hear, say};
-use crate::wire::{CompareAsk, HostBid, HostTell, ServeTerms, WireFailure, Words};
+use crate::wire::{CompareAsk, Hex32, HostBid, HostTell, ServeTerms, WireFailure, Words};
 
 /// Longest that the dialogue of a comparison pauses.
 const BID_LIMIT: std::time::Duration = std::time::Duration::from_secs(60 * 60);
@@ -67,13 +67,13 @@ fn compared(
         ));
     };
     let frozen = Frozen::take(ground, word, ask);
-    let (failure, lost) = match open(config, ground, &frozen, &terms) {
+    let (result, lost) = match open(config, ground, &frozen, &terms) {
         Ok((serving, at)) => {
             say(talk, &HostTell::Serving(at))?;
             let ended = serving.wait(talk);
-            (ended.result.err(), ended.lost)
+            (ended.result, ended.lost)
         }
-        Err(failure) => (Some(failure), None),
+        Err(failure) => (Err(failure), None),
     };
     drop(frozen);
     if let Some(error) = lost {
@@ -84,7 +84,8 @@ fn compared(
         state: look.map_or(lockstep_cluster::plan::NodeState::Unknown, |look| {
             look.state
         }),
-        failure: failure.as_ref().map(WireFailure::from),
+        root: (result.as_ref().ok()).and_then(|served| Some(Hex32(*served.root?.as_bytes()))),
+        failure: result.as_ref().err().map(WireFailure::from),
     };
     say(talk, &served)
 }

@@ -29,6 +29,7 @@
 //! Who may write is `lockstep_cluster::claim`'s table; its effects are carried out in `seat`.
 
 mod compare;
+mod facts;
 mod fate;
 mod ground;
 mod note;
@@ -38,6 +39,7 @@ mod serve;
 mod session;
 mod settle;
 mod turn;
+mod undo;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -227,6 +229,18 @@ impl Host {
                 .hint("wait for one to end, or raise `runs` in its agent.toml"));
         }
         Ok(slot)
+    }
+
+    /// Ends what is being served; each call brings its services back as far as they may run.
+    pub fn end(&self) {
+        let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        seats.values().for_each(|seat| seat.abandon());
+    }
+
+    /// Whether nothing is being served.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.served.load(Ordering::SeqCst) == 0
     }
 
     /// Brings back the services that a crash left down, as far as their data lets them run. Before

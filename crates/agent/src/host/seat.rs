@@ -35,6 +35,13 @@ impl Fence {
         }
     }
 
+    /// The agent ends: so does what is being served.
+    fn abandon(&self) {
+        if let Some(cancel) = &*self.serving() {
+            cancel.request(Cause::Abandoned);
+        }
+    }
+
     fn raise(&self) {
         self.is_up.store(true, Ordering::SeqCst);
         if let Some(cancel) = &*self.serving() {
@@ -168,6 +175,13 @@ impl Seat {
     /// The run that may write now.
     pub(super) fn holder(&self) -> Option<Claim> {
         self.state().holder.as_ref().map(|(claim, _)| claim.clone())
+    }
+
+    /// Ends the run that writes now, if it is being served.
+    pub(super) fn abandon(&self) {
+        if let Some((_, fence)) = &self.state().holder {
+            fence.abandon();
+        }
     }
 
     /// To be held while services are brought back: by one at a time.

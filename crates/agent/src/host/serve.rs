@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lockstep_cluster::value::Host as AddressHost;
-use lockstep_engine::{Cancel, Cause, ServeOptions, serve};
+use lockstep_engine::{Cancel, Cause, ServeOptions, Served, serve};
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_transport::quic::{self, Listening, OneTimeKey, PublicKey, QuicOptions};
 
@@ -24,14 +24,14 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// The data's side of a run. Dropping it ends the run and waits for that.
 pub(super) struct Serving {
     cancel: Arc<Cancel>,
-    ended: Receiver<Result<(), Failure>>,
+    ended: Receiver<Result<Served, Failure>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// How waiting for a run ended.
 pub(super) struct Ended {
     /// How the run ended.
-    pub(super) result: Result<(), Failure>,
+    pub(super) result: Result<Served, Failure>,
     /// Why the call cannot go on, if it cannot.
     pub(super) lost: Option<TalkError>,
 }
@@ -129,7 +129,11 @@ impl Drop for Serving {
     }
 }
 
-fn attend(listening: Listening, options: ServeOptions, cancel: Arc<Cancel>) -> Result<(), Failure> {
+fn attend(
+    listening: Listening,
+    options: ServeOptions,
+    cancel: Arc<Cancel>,
+) -> Result<Served, Failure> {
     let deadline = Instant::now() + DIAL_LIMIT;
     let link = listening
         .accept_unless(deadline, || cancel.cause().is_some())

@@ -269,6 +269,7 @@ impl Session<'_> {
     fn served(&self, failure: Option<&Failure>) -> HostTell {
         HostTell::Served {
             state: self.state(),
+            root: None,
             failure: failure.map(WireFailure::from),
         }
     }

@@ -4,20 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockstep_cluster::file::Volume;
-use lockstep_cluster::plan::{
-    FileDifference, Frozen, NodeFacts, NodeState, Ownership, Plan, Root,
-};
+use lockstep_cluster::plan::{FileDifference, Frozen, NodeFacts, NodeState, Ownership, Plan, Root};
 use lockstep_cluster::value::NodeName;
 use lockstep_engine::{Outcome, Purpose, TargetOutcome, Verdict, run};
 use lockstep_protocol::{Failure, FailureKind};
 
-use super::part::Part;
+use super::part::{Opened, Part};
 use super::rates::{Measured, rate};
 use super::tell::{Seen, Teller};
 use super::{Driven, files, now, resync};
 use crate::reach::{ask_once, out_of_turn, said_by, tell, unheard};
 use crate::talk::hear;
-use crate::wire::{Aim, Aftermath, Answer, Ask, CompareAsk, FileStates, VolumeEnded, VolumeFacts, WireOutcome};
+use crate::wire::{
+    Aftermath, Aim, Answer, Ask, CompareAsk, FileStates, VolumeEnded, VolumeFacts, WireOutcome,
+};
 
 /// How long a secondary may take to say what it knows: whether a volume is blank takes a look at it.
 const FACTS_LIMIT: Duration = Duration::from_secs(120);
@@ -62,7 +62,8 @@ impl Driven {
             let fresh = self.plan(volume, &compared)?;
             let differences = planned.stale_against(&fresh);
             if !differences.is_empty() {
-                let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
+                let differences: Vec<String> =
+                    differences.iter().map(ToString::to_string).collect();
                 return Err(stale(differences.join("; ")));
             }
         }
@@ -89,7 +90,8 @@ impl Driven {
             let target = match part {
                 Ok(_) => found.next(),
                 Err(failure) => {
-                    self.live.say(&volume.name, resync::told(Some(number), failure));
+                    self.live
+                        .say(&volume.name, resync::told(Some(number), failure));
                     None
                 }
             };
@@ -112,8 +114,10 @@ impl Driven {
             id: volume.id,
             run: self.live.run.clone(),
         });
-        let reached = self.reach().call(node, &ask)?;
-        Ok(Arc::new(Part::compared(node, reached)))
+        match Part::opened(node, self.reach().call(node, &ask)?)? {
+            Opened::Granted(part) => Ok(Arc::new(part)),
+            Opened::Refused(failure, _) => Err(failure),
+        }
     }
 
     /// What a resync would do; everything in it was found just now.
@@ -173,7 +177,13 @@ impl Driven {
             size: outcome.size,
             at_unix_ms: now(),
         };
-        Ok(Plan::new(&config.cluster.name, volume, &self.job.roles, frozen, facts))
+        Ok(Plan::new(
+            &config.cluster.name,
+            volume,
+            &self.job.roles,
+            frozen,
+            facts,
+        ))
     }
 
     fn facts(&self, node: &NodeName, volume: &Volume) -> Result<VolumeFacts, Failure> {
@@ -190,7 +200,10 @@ impl Driven {
         &self,
         node: &NodeName,
         volume: &Volume,
-        own: &std::collections::BTreeMap<lockstep_cluster::value::AbsolutePath, lockstep_cluster::plan::FileState>,
+        own: &std::collections::BTreeMap<
+            lockstep_cluster::value::AbsolutePath,
+            lockstep_cluster::plan::FileState,
+        >,
     ) -> Result<Vec<FileDifference>, Failure> {
         if volume.files.is_empty() {
             return Ok(Vec::new());
@@ -229,7 +242,11 @@ fn unreached(node: &NodeName, failure: Option<Failure>) -> TargetOutcome {
 /// Failures first: what could not be compared is not known to be equal.
 fn verdict(targets: &[TargetOutcome]) -> Verdict {
     let has = |verdict| targets.iter().any(|target| target.verdict == verdict);
-    match (has(Verdict::Failed), has(Verdict::Different), has(Verdict::Ok)) {
+    match (
+        has(Verdict::Failed),
+        has(Verdict::Different),
+        has(Verdict::Ok),
+    ) {
         (true, _, true) | (true, true, _) => Verdict::Partial,
         (true, false, false) => Verdict::Failed,
         (false, true, _) => Verdict::Different,

@@ -76,5 +76,6 @@ fn send_one(
         state: Some(*state),
         bytes: u64::try_from(content.len()).unwrap_or(u64::MAX),
     }))?;
-    (content.chunks(MAX_FRAME_BYTES)).try_for_each(|part_of| part.send(Bytes::copy_from_slice(part_of)))
+    (content.chunks(MAX_FRAME_BYTES))
+        .try_for_each(|part_of| part.send(Bytes::copy_from_slice(part_of)))
 }

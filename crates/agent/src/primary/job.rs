@@ -225,8 +225,11 @@ impl Job {
             Some(newest) => newest.next(),
         };
         next.ok_or_else(|| {
-            Failure::new(FailureKind::Fenced, "no epoch is left above the promised one")
-                .hint("a promise of the last epoch can only be removed by hand, on each node")
+            Failure::new(
+                FailureKind::Fenced,
+                "no epoch is left above the promised one",
+            )
+            .hint("a promise of the last epoch can only be removed by hand, on each node")
         })
     }
 

@@ -105,13 +105,15 @@ impl Primary {
 
     /// Ends the run of a volume or group.
     pub fn cancel(&self, talk: &mut dyn Talk, caller: &Caller, name: &str) {
-        let found = self.permitted(caller, name).and_then(|live| match live.is_over() {
-            false => Ok(live),
-            true => Err(Failure::new(
-                FailureKind::Usage,
-                format!("no run of `{name}` is on"),
-            )),
-        });
+        let found = self
+            .permitted(caller, name)
+            .and_then(|live| match live.is_over() {
+                false => Ok(live),
+                true => Err(Failure::new(
+                    FailureKind::Usage,
+                    format!("no run of `{name}` is on"),
+                )),
+            });
         match found {
             Ok(live) => {
                 tracing::info!(run = %live.run, %caller, "cancelled");
@@ -155,7 +157,10 @@ impl Primary {
             run.clone(),
             job.ask.aim,
             job.ask.name.to_string(),
-            job.volumes.iter().map(|volume| volume.name.clone()).collect(),
+            job.volumes
+                .iter()
+                .map(|volume| volume.name.clone())
+                .collect(),
             Answer::Run {
                 run: run.clone(),
                 epoch,
@@ -230,7 +235,6 @@ impl Driven {
     fn reach(&self) -> &dyn Reach {
         &*self.primary.reach
     }
-
 }
 
 /// The plans that follow what was asked.
@@ -255,12 +259,16 @@ fn random_run() -> Result<(RunName, [u8; 16]), Failure> {
     let internal = |what: String| Failure::new(FailureKind::Internal, what);
     getrandom::fill(&mut bytes).map_err(|error| internal(format!("no random bytes: {error}")))?;
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let name = text.parse::<RunName>().map_err(|_| internal("a bad name of a run".to_owned()))?;
+    let name = text
+        .parse::<RunName>()
+        .map_err(|_| internal("a bad name of a run".to_owned()))?;
     Ok((name, bytes))
 }
 
 /// Milliseconds since the Unix epoch.
 pub(crate) fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }

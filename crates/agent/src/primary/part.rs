@@ -13,7 +13,7 @@ use lockstep_protocol::{Failure, FailureKind};
 use lockstep_transport::quic::{OneTimeKey, PublicKey, QuicOptions, dial};
 
 use crate::reach::{Reached, out_of_turn, said_by, tell, unheard};
-use crate::talk::{Talk, TalkError, hear};
+use crate::talk::{Talk, hear};
 use crate::wire::{Aftermath, HostBid, HostTell, RunTerms, ServingAt};
 
 /// How long a secondary may take to say whether a run may write: an older run is drained first.
@@ -27,8 +27,8 @@ const SERVED_LIMIT: Duration = Duration::from_secs(120);
 /// What a hook may take beyond its limit: killing it, and telling.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// What a claim was answered with.
-pub(super) enum Claimed {
+/// What a secondary answers a run that wants in.
+pub(super) enum Opened {
     /// The run may write.
     Granted(Part),
     /// It may not; the epoch is what fences it, if that is why.
@@ -52,26 +52,21 @@ pub(super) struct Served {
 }
 
 impl Part {
-    /// A call whose first word asked to write: waits for the answer.
-    pub(super) fn claimed(node: &NodeName, reached: Reached) -> Result<Claimed, Failure> {
-        let part = Part::compared(node, reached);
-        let told = part.hear(CLAIM_LIMIT)?;
-        match told {
-            HostTell::Granted { .. } => Ok(Claimed::Granted(part)),
-            HostTell::Refused { failure, promised } => {
-                Ok(Claimed::Refused(said_by(node, failure.into()), promised))
-            }
-            _ => Err(out_of_turn(node)),
-        }
-    }
-
-    /// A call whose first word asked to compare.
-    pub(super) fn compared(node: &NodeName, reached: Reached) -> Part {
-        Part {
+    /// A call whose first word asked for a part in a run: waits for the answer.
+    pub(super) fn opened(node: &NodeName, reached: Reached) -> Result<Opened, Failure> {
+        let part = Part {
             node: node.clone(),
             host: reached.host,
             talk: Mutex::new(reached.talk),
             served: Mutex::default(),
+        };
+        let told = part.hear(CLAIM_LIMIT)?;
+        match told {
+            HostTell::Granted { .. } => Ok(Opened::Granted(part)),
+            HostTell::Refused { failure, promised } => {
+                Ok(Opened::Refused(said_by(node, failure.into()), promised))
+            }
+            _ => Err(out_of_turn(node)),
         }
     }
 
@@ -137,7 +132,11 @@ impl Part {
         aftermath: &mut Aftermath,
     ) -> Result<(), Failure> {
         let hooks = [Moment::Configure, Moment::Start, Moment::Check];
-        let limit = hooks.map(|moment| limits.at(moment)).into_iter().sum::<Duration>() + GRACE;
+        let limit = hooks
+            .map(|moment| limits.at(moment))
+            .into_iter()
+            .sum::<Duration>()
+            + GRACE;
         match self.bid(&HostBid::Conclude { usable }, limit)? {
             HostTell::Concluded {
                 files,
@@ -203,7 +202,10 @@ impl Way {
         let link = link.map_err(|error| {
             Failure::new(
                 FailureKind::Temporary,
-                format!("{}: the data's port cannot be reached: {error}", self.part.node),
+                format!(
+                    "{}: the data's port cannot be reached: {error}",
+                    self.part.node
+                ),
             )
             .hint("let UDP to that node through on every port, then run the same command again")
         })?;
@@ -213,9 +215,4 @@ impl Way {
             lifeline: Box::new(()),
         })
     }
-}
-
-/// Whether a call is over for good.
-pub(super) fn is_lost(error: &TalkError) -> bool {
-    matches!(error, TalkError::Ended(_) | TalkError::Unread(_))
 }

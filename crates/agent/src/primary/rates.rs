@@ -42,12 +42,14 @@ impl Measured {
 
     /// Remembers it.
     pub(super) fn write(&self, state_dir: &Path) {
-        let written = serde_json::to_vec(self).map_err(Into::into).and_then(|bytes| {
-            let mut file = tempfile::NamedTempFile::new_in(state_dir)?;
-            file.write_all(&bytes)?;
-            file.persist(path(state_dir)).map_err(|error| error.error)?;
-            Ok::<(), std::io::Error>(())
-        });
+        let written = serde_json::to_vec(self)
+            .map_err(Into::into)
+            .and_then(|bytes| {
+                let mut file = tempfile::NamedTempFile::new_in(state_dir)?;
+                file.write_all(&bytes)?;
+                file.persist(path(state_dir)).map_err(|error| error.error)?;
+                Ok::<(), std::io::Error>(())
+            });
         if let Err(error) = written {
             tracing::warn!("what was measured is not remembered: {error}");
         }
@@ -98,13 +100,20 @@ mod tests {
     #[test]
     fn what_was_measured_is_remembered_and_damage_is_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let (volume, a, b) = ("v".parse().unwrap(), "a".parse().unwrap(), "b".parse().unwrap());
+        let (volume, a, b) = (
+            "v".parse().unwrap(),
+            "a".parse().unwrap(),
+            "b".parse().unwrap(),
+        );
         let mut measured = Measured::read(folder.path());
         measured.of(&volume, &a).scan = 2e9;
         measured.of(&volume, &b).write = 1e8;
         measured.write(folder.path());
         let again = Measured::read(folder.path()).rates(&volume, &a, &b);
-        assert_eq!((again.scan_primary, again.write, again.packed), (2e9, 1e8, 1.0));
+        assert_eq!(
+            (again.scan_primary, again.write, again.packed),
+            (2e9, 1e8, 1.0)
+        );
         std::fs::write(folder.path().join(super::NAME), b"{").unwrap();
         let nothing = Measured::read(folder.path()).rates(&volume, &a, &b);
         assert_eq!(nothing.scan_primary, 0.0);
@@ -113,7 +122,10 @@ mod tests {
     #[test]
     fn small_amounts_say_nothing() {
         assert_eq!(rate(1000, Duration::from_secs(1)), None);
-        assert_eq!(rate(2 << 20, Duration::from_secs(2)), Some((1 << 20) as f64));
+        assert_eq!(
+            rate(2 << 20, Duration::from_secs(2)),
+            Some((1 << 20) as f64)
+        );
         assert_eq!(rate(2 << 20, Duration::ZERO), None);
     }
 }

@@ -9,20 +9,22 @@ use lockstep_cluster::claim::Epoch;
 use lockstep_cluster::file::Volume;
 use lockstep_cluster::plan::{ChangeLimit, NodeState, Plan};
 use lockstep_cluster::value::NodeName;
+use lockstep_engine::FullScanEvery;
 use lockstep_engine::{
     Consent, KeepBase, Outcome, PlanLine, Purpose, Request, Reuse, Scope, TakenSnapshot,
     TargetOutcome, TargetSpec, Together, UndoMode, UndoPolicy, Verdict, VerifyScope, run,
 };
-use lockstep_engine::FullScanEvery;
 use lockstep_merkle::Root;
 use lockstep_protocol::{Failure, FailureKind, VolumeState};
 use lockstep_volume::{IoEngine, probe_uring};
 
-use super::part::{Claimed, Part, Way};
+use super::part::{Opened, Part, Way};
 use super::rates::{Measured, rate};
 use super::tell::{Seen, Teller};
 use super::{Driven, files, terms};
-use crate::wire::{Aftermath, Ask, RunTerms, Told, UndoWord, VolumeEnded, WireFailure, WireOutcome, WriteAsk};
+use crate::wire::{
+    Aftermath, Ask, RunTerms, Told, UndoWord, VolumeEnded, WireFailure, WireOutcome, WriteAsk,
+};
 
 /// What has come of a secondary so far.
 struct Slot {
@@ -67,7 +69,10 @@ impl Driven {
         let mut fenced = None;
         for (node, claimed) in self.job.targets.iter().zip(claimed) {
             let claimed = claimed.unwrap_or_else(|_| {
-                Err((Failure::new(FailureKind::Internal, "a thread panicked"), None))
+                Err((
+                    Failure::new(FailureKind::Internal, "a thread panicked"),
+                    None,
+                ))
             });
             let mut slot = Slot {
                 node: node.clone(),
@@ -111,10 +116,13 @@ impl Driven {
                 hooks: self.runs_hooks(number),
                 group: self.job.volumes.len() > 1,
             });
-            let reached = self.reach().call(node, &ask).map_err(|failure| (failure, None))?;
-            match Part::claimed(node, reached).map_err(|failure| (failure, None))? {
-                Claimed::Granted(part) => parts.push(Arc::new(part)),
-                Claimed::Refused(failure, promised) => return Err((failure, promised)),
+            let reached = self
+                .reach()
+                .call(node, &ask)
+                .map_err(|failure| (failure, None))?;
+            match Part::opened(node, reached).map_err(|failure| (failure, None))? {
+                Opened::Granted(part) => parts.push(Arc::new(part)),
+                Opened::Refused(failure, promised) => return Err((failure, promised)),
             }
         }
         Ok(parts)
@@ -151,7 +159,10 @@ impl Driven {
     fn prepare_one(
         &self,
         slot: &mut Slot,
-        own: &[Result<BTreeMap<lockstep_cluster::value::AbsolutePath, lockstep_cluster::plan::FileState>, Failure>],
+        own: &[Result<
+            BTreeMap<lockstep_cluster::value::AbsolutePath, lockstep_cluster::plan::FileState>,
+            Failure,
+        >],
     ) -> Result<(), Failure> {
         for ((volume, part), own) in self.job.volumes.iter().zip(&slot.parts).zip(own) {
             files::send(part, &volume.files, own.as_ref().map_err(Clone::clone)?)?;
@@ -160,7 +171,10 @@ impl Driven {
         for ((number, volume), part) in volumes.zip(&slot.parts) {
             if let Some(cause) = self.live.cancel.cause() {
                 tracing::info!(?cause, "ended before anything was stopped");
-                return Err(Failure::new(FailureKind::Temporary, "the run was cancelled"));
+                return Err(Failure::new(
+                    FailureKind::Temporary,
+                    "the run was cancelled",
+                ));
             }
             part.stop(&volume.limits, &mut slot.aftermath[number])?;
         }
@@ -174,7 +188,11 @@ impl Driven {
         }
         let is_group = self.job.volumes.len() > 1;
         let mut taken = match is_group {
-            true => self.snapshot_together(epoch)?.into_iter().map(Some).collect(),
+            true => self
+                .snapshot_together(epoch)?
+                .into_iter()
+                .map(Some)
+                .collect(),
             false => vec![None],
         };
         let mut outcomes = Vec::new();
@@ -193,7 +211,10 @@ impl Driven {
                 volume: self.job.volumes[number].name.clone(),
                 outcome: WireOutcome::from(&done.outcome),
                 plan: None,
-                aftermath: slots.iter().map(|slot| slot.aftermath[number].clone()).collect(),
+                aftermath: slots
+                    .iter()
+                    .map(|slot| slot.aftermath[number].clone())
+                    .collect(),
             })
             .collect())
     }
@@ -208,7 +229,10 @@ impl Driven {
                 volume: volume.name.clone(),
                 outcome: WireOutcome::from(&outcome),
                 plan: None,
-                aftermath: slots.iter().map(|slot| slot.aftermath[number].clone()).collect(),
+                aftermath: slots
+                    .iter()
+                    .map(|slot| slot.aftermath[number].clone())
+                    .collect(),
             }
         };
         self.job.volumes.iter().enumerate().map(ended).collect()
@@ -218,7 +242,10 @@ impl Driven {
         let config = &self.job.config;
         let volumes = self.job.volumes.iter().filter_map(|volume| {
             let path = volume.paths.get(&config.node)?;
-            Some((path.as_path().to_path_buf(), terms::snapshot_choice(&volume.snapshot)))
+            Some((
+                path.as_path().to_path_buf(),
+                terms::snapshot_choice(&volume.snapshot),
+            ))
         });
         let together = Together {
             volumes: volumes.collect(),
@@ -248,7 +275,8 @@ impl Driven {
     fn warn(&self, volume: usize, target: Option<usize>, message: &str) {
         if let Some(volume) = self.job.volumes.get(volume) {
             let message = crate::wire::Words::new(message);
-            self.live.say(&volume.name, Told::Warning { target, message });
+            self.live
+                .say(&volume.name, Told::Warning { target, message });
         }
     }
 
@@ -268,8 +296,8 @@ impl Driven {
             .collect();
         // A secondary alone with its volume goes on as soon as it is good, whatever the others do.
         let conclusions: Arc<Mutex<Vec<JoinHandle<Concluded>>>> = Arc::default();
-        let hook = (self.job.volumes.len() == 1)
-            .then(|| conclude_early(&parts, volume, &conclusions));
+        let hook =
+            (self.job.volumes.len() == 1).then(|| conclude_early(&parts, volume, &conclusions));
         let teller = Arc::new(Teller::new(&self.live, &volume.name, numbers.clone(), hook));
         let objection: Arc<Mutex<Option<Failure>>> = Arc::default();
         let request = self.request(volume, &parts, taken, &teller, &objection, epoch);
@@ -285,7 +313,11 @@ impl Driven {
                 outcome
             }
         };
-        if let Some(objection) = objection.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(objection) = objection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             object(&mut outcome, &objection);
         }
         let seen = teller.seen();
@@ -293,7 +325,15 @@ impl Driven {
             settle(target, part);
         }
         if self.job.volumes.len() == 1 {
-            self.conclude_rest(number, volume, &parts, &numbers, slots, &mut outcome, &conclusions);
+            self.conclude_rest(
+                number,
+                volume,
+                &parts,
+                &numbers,
+                slots,
+                &mut outcome,
+                &conclusions,
+            );
         }
         let outcome = whole(outcome, &numbers, slots);
         Done { outcome, seen }
@@ -320,7 +360,12 @@ impl Driven {
             true => VerifyScope::Full,
             false => VerifyScope::Written,
         };
-        let plan = self.job.plans.iter().find(|plan| plan.id == volume.id).cloned();
+        let plan = self
+            .job
+            .plans
+            .iter()
+            .find(|plan| plan.id == volume.id)
+            .cloned();
         if ask.max_change.is_some() || plan.is_some() {
             let teller = Arc::clone(teller);
             let (objection, limit) = (Arc::clone(objection), ask.max_change);
@@ -346,7 +391,10 @@ impl Driven {
     ) -> Result<Request, Failure> {
         let (config, ask) = (&self.job.config, &self.job.ask);
         let path = volume.paths.get(&config.node).ok_or_else(|| {
-            Failure::new(FailureKind::Usage, format!("`{}` has no path here", volume.name))
+            Failure::new(
+                FailureKind::Usage,
+                format!("`{}` has no path here", volume.name),
+            )
         })?;
         Ok(Request {
             source: path.as_path().to_path_buf(),
@@ -386,7 +434,10 @@ impl Driven {
     }
 
     /// The ends that have not come early.
-    #[expect(clippy::too_many_arguments, reason = "they belong to one volume of one run")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they belong to one volume of one run"
+    )]
     fn conclude_rest(
         &self,
         number: usize,
@@ -397,8 +448,12 @@ impl Driven {
         outcome: &mut Outcome,
         conclusions: &Mutex<Vec<JoinHandle<Concluded>>>,
     ) {
-        let early = std::mem::take(&mut *conclusions.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut ended: Vec<Concluded> = early.into_iter().filter_map(|end| end.join().ok()).collect();
+        let early =
+            std::mem::take(&mut *conclusions.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut ended: Vec<Concluded> = early
+            .into_iter()
+            .filter_map(|end| end.join().ok())
+            .collect();
         let missing: Vec<usize> = (0..parts.len())
             .filter(|index| !ended.iter().any(|(done, ..)| done == index))
             .collect();
@@ -485,8 +540,8 @@ impl Driven {
         let config = &self.job.config;
         let mut measured = Measured::read(&config.state_dir);
         for (number, (done, volume)) in outcomes.iter().zip(&self.job.volumes).enumerate() {
-            let scanned = (done.seen.scanned)
-                .and_then(|took| rate(done.outcome.source.bytes_hashed, took));
+            let scanned =
+                (done.seen.scanned).and_then(|took| rate(done.outcome.source.bytes_hashed, took));
             if let Some(scan) = scanned {
                 measured.of(&volume.name, &config.node).scan = scan;
             }
@@ -601,9 +656,10 @@ fn objection_to(
                 "{changed} of `{}` would change, more than --max-change {limit}",
                 line.target
             );
-            return Some(Failure::new(FailureKind::Guard, message).hint(
-                "see that this is the right volume, then give a higher --max-change",
-            ));
+            return Some(
+                Failure::new(FailureKind::Guard, message)
+                    .hint("see that this is the right volume, then give a higher --max-change"),
+            );
         }
     }
     let plan = plan?;
@@ -618,7 +674,10 @@ fn objection_to(
         return Some(stale("the primary's data changed since".to_owned()));
     }
     lines.iter().find_map(|line| {
-        let planned = plan.nodes.iter().find(|node| node.node.as_str() == line.target);
+        let planned = plan
+            .nodes
+            .iter()
+            .find(|node| node.node.as_str() == line.target);
         match planned {
             Some(planned) if planned.bytes_differing == line.bytes_differing => None,
             _ => Some(stale(format!("`{}` changed since", line.target))),
@@ -643,7 +702,11 @@ fn object(outcome: &mut Outcome, objection: &Failure) {
 
 /// The outcome with the secondaries that were left out, in the order of the run.
 fn whole(mut outcome: Outcome, numbers: &[usize], slots: &[Slot]) -> Outcome {
-    let mut served = numbers.iter().copied().zip(std::mem::take(&mut outcome.targets)).peekable();
+    let mut served = numbers
+        .iter()
+        .copied()
+        .zip(std::mem::take(&mut outcome.targets))
+        .peekable();
     let mut targets = Vec::with_capacity(slots.len());
     for (number, slot) in slots.iter().enumerate() {
         match served.next_if(|(at, _)| *at == number) {
@@ -675,7 +738,10 @@ fn left_out(slot: &Slot) -> TargetOutcome {
 }
 
 fn verdict(outcome: &Outcome) -> Verdict {
-    let good = outcome.targets.iter().filter(|target| target.verdict == Verdict::Ok);
+    let good = outcome
+        .targets
+        .iter()
+        .filter(|target| target.verdict == Verdict::Ok);
     match good.count() {
         0 => Verdict::Failed,
         all if all == outcome.targets.len() && outcome.error.is_none() => Verdict::Ok,

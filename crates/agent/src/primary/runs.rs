@@ -312,7 +312,11 @@ mod tests {
         first.end(ended("1"));
         runs.admit(live("5", &["b"]), 2).unwrap();
         assert_eq!(runs.named("b").unwrap().run.as_str(), "5");
-        assert_eq!(runs.named("a").unwrap().run.as_str(), "1", "its end can be read");
+        assert_eq!(
+            runs.named("a").unwrap().run.as_str(),
+            "1",
+            "its end can be read"
+        );
     }
 
     #[test]

@@ -143,7 +143,8 @@ impl Teller {
 impl Monitor for Teller {
     fn notice(&self, notice: Notice) {
         self.remember(&notice);
-        self.live.say(&self.volume, self.renumber(Told::from(&notice)));
+        self.live
+            .say(&self.volume, self.renumber(Told::from(&notice)));
         if let (
             Notice::State {
                 target,

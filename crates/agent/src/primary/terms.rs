@@ -82,7 +82,9 @@ pub(super) fn stillness<'a>(
         let is_nothing = hook.before.is_empty() && hook.after.is_empty();
         if !is_nothing && !stillness.hooks.iter().any(is_known) {
             let limits = &volume.limits;
-            limit = limit.max(limits.at(Moment::Freeze)).max(limits.at(Moment::Thaw));
+            limit = limit
+                .max(limits.at(Moment::Freeze))
+                .max(limits.at(Moment::Thaw));
             limit = limit.max(limits.frozen);
             stillness.hooks.push(hook);
         }

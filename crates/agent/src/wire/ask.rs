@@ -287,8 +287,6 @@ pub struct VolumeStatus {
     pub run: Option<RunName>,
     /// Its services were stopped by a run and are down still.
     pub is_stopped: bool,
-    /// Why the state is not `consistent`; may be empty.
-    pub why: Words,
 }
 
 /// A record of a run.
