@@ -45,14 +45,19 @@ fn ask(plan: &[PlanLine], output: &Output, cancel: &Cancel) -> bool {
 
 /// Puts the question, whose text is made safe for the terminal, and waits for the answer.
 pub(crate) fn is_answered_yes(question: &str, output: &Output, cancel: &Cancel) -> bool {
+    is_answered(question, "yes", output, cancel)
+}
+
+/// The table of what will be overwritten, and the question.
+/// Shows a question; `true` if this is typed.
+pub(crate) fn is_answered(question: &str, wanted: &str, output: &Output, cancel: &Cancel) -> bool {
     let answer = output.without_bars(|| {
         output.write_stderr(question.as_bytes());
         typed_line(cancel)
     });
-    answer.is_some_and(|line| line.trim() == "yes")
+    answer.is_some_and(|line| line.trim() == wanted)
 }
 
-/// The table of what will be overwritten, and the question.
 fn question(plan: &[PlanLine]) -> String {
     let columns = plan
         .iter()

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use lockstep_agent::wire::PastRun;
+use lockstep_cluster::plan::NodeState;
 use lockstep_engine::{
     Consistency, KeptBytes, Level, Notice, Outcome, TargetOutcome, TargetProgress, Verdict,
 };
@@ -25,6 +27,8 @@ pub(crate) enum Event {
     Diff(Diff),
     State(State),
     Listed(Listed),
+    Plan(Planned),
+    Past(Past),
     Mistake(Mistake),
     Key(Key),
     Progress(Progress),
@@ -68,6 +72,57 @@ pub(crate) struct Listed {
     /// When it is released by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<String>,
+}
+
+/// What a resync would do, as `plan --out` writes it.
+#[derive(Serialize)]
+pub(crate) struct Planned {
+    pub(crate) plan: serde_json::Value,
+}
+
+/// A run that is over, as a node's ledger has it.
+#[derive(Serialize)]
+pub(crate) struct Past {
+    pub(crate) volume: String,
+    pub(crate) node: String,
+    pub(crate) run: String,
+    pub(crate) epoch: u64,
+    pub(crate) state: &'static str,
+    pub(crate) source: String,
+    pub(crate) who: String,
+    pub(crate) started: String,
+    pub(crate) ended: Option<String>,
+    pub(crate) root: Option<String>,
+    pub(crate) size: u64,
+    pub(crate) bytes_written: u64,
+    pub(crate) proof: String,
+    pub(crate) why: Option<String>,
+}
+
+impl Past {
+    pub(crate) fn of(volume: &str, node: &str, record: &PastRun) -> Past {
+        Past {
+            volume: volume.to_owned(),
+            node: node.to_owned(),
+            run: record.run.to_string(),
+            epoch: record.epoch,
+            state: match record.state {
+                NodeState::Unknown => "unknown",
+                NodeState::Consistent => "consistent",
+                NodeState::Inconsistent => "inconsistent",
+                NodeState::Failed => "failed",
+            },
+            source: record.source.to_string(),
+            who: record.who.to_string(),
+            started: time(record.started_unix_ms),
+            ended: record.ended_unix_ms.map(time),
+            root: record.root.as_ref().map(ToString::to_string),
+            size: record.size,
+            bytes_written: record.bytes_written,
+            proof: record.proof.to_string(),
+            why: record.why.as_ref().map(ToString::to_string),
+        }
+    }
 }
 
 /// A mistake in a configuration file.
@@ -165,6 +220,9 @@ pub(crate) struct ErrorInfo {
 #[derive(Serialize)]
 pub(crate) struct Summary {
     pub(crate) run: String,
+    /// The cluster's epoch; absent for ad hoc runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) epoch: Option<u64>,
     pub(crate) result: &'static str,
     pub(crate) exit_code: u8,
     pub(crate) changed: bool,
@@ -205,6 +263,12 @@ pub(crate) struct TargetSummary {
     pub(crate) seconds: f64,
     pub(crate) transport: Option<&'static str>,
     pub(crate) undo: Option<UndoInfo>,
+    /// How long its services were down; absent where none were stopped and started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) downtime_seconds: Option<f64>,
+    /// Configuration files that were put in place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) files: Vec<String>,
     pub(crate) error: Option<ErrorInfo>,
 }
 
@@ -326,6 +390,8 @@ impl Event {
             Event::Diff(_) => "diff",
             Event::State(_) => "state",
             Event::Listed(_) => "listed",
+            Event::Plan(_) => "plan",
+            Event::Past(_) => "past",
             Event::Mistake(_) => "mistake",
             Event::Key(_) => "key",
             Event::Progress(_) => "progress",
@@ -389,6 +455,7 @@ impl Summary {
     pub(crate) fn blank() -> Summary {
         Summary {
             run: run_name(),
+            epoch: None,
             result: "ok",
             exit_code: 0,
             changed: false,
@@ -420,6 +487,7 @@ impl Summary {
     pub(crate) fn of_run(outcome: &Outcome, dry_run: bool) -> Summary {
         Summary {
             run: outcome.run.clone(),
+            epoch: None,
             result: verdict_word(outcome.verdict),
             exit_code: outcome.exit_code(),
             changed: outcome.changed(),
@@ -471,6 +539,8 @@ impl TargetSummary {
             seconds: 0.0,
             transport: None,
             undo: None,
+            downtime_seconds: None,
+            files: Vec::new(),
             error: None,
         }
     }
@@ -493,6 +563,8 @@ impl From<&TargetOutcome> for TargetSummary {
             seconds: target.elapsed.as_secs_f64(),
             transport: target.transport,
             undo: target.undo.as_ref().map(UndoInfo::from),
+            downtime_seconds: None,
+            files: Vec::new(),
             error: target.error.as_ref().map(ErrorInfo::from),
         }
     }

@@ -7,6 +7,7 @@
     expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
 )]
 
+mod agents;
 mod cli;
 mod cluster_file;
 mod consent;
@@ -15,7 +16,9 @@ mod failure;
 mod listener;
 mod logging;
 mod output;
+mod overview;
 mod place;
+mod plan_table;
 mod progress;
 mod remote;
 mod report;

@@ -58,6 +58,14 @@ pub(crate) fn by_signal(number: u8) -> Failure {
     )
 }
 
+/// The failure of a command that was ended while it waited for others.
+pub(crate) fn by_cause(cause: Cause) -> Failure {
+    match cause {
+        Cause::Signal(number) => by_signal(number),
+        _ => Failure::new(FailureKind::Interrupted, "it was ended"),
+    }
+}
+
 fn cause(signal: i32) -> Cause {
     Cause::Signal(number(signal))
 }

@@ -1,16 +1,24 @@
 //! The verbs: one file each. A new one is its file, a variant and a line in [`Verb::run`].
 
+mod agent;
+mod cancel;
 mod config;
 mod demo;
 mod diff;
 mod gate;
 mod hash;
 mod node;
+mod notifications;
+mod on_cluster;
+mod plan;
 mod remote_target;
 mod request;
+mod resync;
 mod snapshot;
+mod status;
 mod sync;
 mod undo;
+mod verify;
 mod watchdog;
 
 use std::ffi::OsString;
@@ -97,6 +105,13 @@ enum Verb {
     Demo(demo::Arguments),
     Snapshot(snapshot::Arguments),
     Undo(undo::Arguments),
+    Agent(agent::Arguments),
+    Plan(plan::Arguments),
+    Resync(resync::Arguments),
+    Verify(verify::Arguments),
+    Status(status::Arguments),
+    History(status::HistoryArguments),
+    Cancel(cancel::Arguments),
     Config(config::Arguments),
     Node(node::Arguments),
     #[command(hide = true)]
@@ -114,6 +129,7 @@ struct Context {
     cluster: Option<PathBuf>,
     node: Option<String>,
     quiet: bool,
+    json: bool,
 }
 
 impl Verb {
@@ -127,6 +143,13 @@ impl Verb {
             Verb::Demo(arguments) => demo::run(&arguments, context),
             Verb::Snapshot(arguments) => snapshot::run(&arguments, context),
             Verb::Undo(arguments) => undo::run(&arguments, context),
+            Verb::Agent(arguments) => agent::run(&arguments, context),
+            Verb::Plan(arguments) => plan::run(&arguments, context),
+            Verb::Resync(arguments) => resync::run(&arguments, context),
+            Verb::Verify(arguments) => verify::run(&arguments, context),
+            Verb::Status(arguments) => status::run(&arguments, context),
+            Verb::History(arguments) => status::history(&arguments, context),
+            Verb::Cancel(arguments) => cancel::run(&arguments, context),
             Verb::Config(arguments) => config::run(&arguments, context),
             Verb::Node(arguments) => node::run(&arguments, context),
             Verb::RemoteTarget => remote_target::run(context),
@@ -185,6 +208,7 @@ pub(crate) fn run(command: Command) -> u8 {
         cluster: global.cluster,
         node: global.node,
         quiet: global.quiet,
+        json: global.json,
     };
     let ended = panic::catch_unwind(AssertUnwindSafe(|| verb.run(&context)));
     match ended.unwrap_or_else(|_| Err(defect())) {

@@ -124,7 +124,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
     )
 }
 
-fn compression(text: &str) -> Result<Compression, String> {
+pub(super) fn compression(text: &str) -> Result<Compression, String> {
     match text {
         "auto" => Ok(Compression::Auto),
         "off" => Ok(Compression::Off),

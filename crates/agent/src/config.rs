@@ -31,6 +31,12 @@ impl Config {
     }
 }
 
+/// What tells one cluster file from another: its BLAKE3, in hexadecimal.
+#[must_use]
+pub fn fingerprint(file: &[u8]) -> String {
+    blake3::hash(file).to_hex().to_string()
+}
+
 /// The configuration that counts now. What a run began with stays as it is for that run.
 #[derive(Clone, Debug)]
 pub struct Current(Arc<RwLock<Arc<Config>>>);

@@ -129,13 +129,6 @@ pub enum Told {
         /// Why.
         failure: WireFailure,
     },
-    /// A hook ran on a target, or on the primary.
-    Hook {
-        /// The target concerned; none for the primary.
-        target: Option<usize>,
-        /// How it ended.
-        hook: HookReport,
-    },
 }
 
 /// How far a target is.
@@ -283,10 +276,10 @@ impl From<&Notice> for Told {
 }
 
 impl Told {
-    /// The notice that it was; none for what the engine does not say.
+    /// The notice that it was.
     #[must_use]
-    pub fn to_notice(&self) -> Option<Notice> {
-        Some(match self {
+    pub fn to_notice(&self) -> Notice {
+        match self {
             Self::Started { run, size } => Notice::Started {
                 run: run.to_string(),
                 size: *size,
@@ -350,8 +343,7 @@ impl Told {
                 target: *target,
                 failure: failure.clone().into(),
             },
-            Self::Hook { .. } => return None,
-        })
+        }
     }
 }
 

@@ -1,0 +1,412 @@
+//! What plan, resync and verify have in common: a run of the primary's agent, followed to its end.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::Args;
+use lockstep_agent::wire::{
+    Aftermath, Aim, Answer, CompressWord, Ended, RunAsk, RunTerms, Told, UndoWord, Words,
+};
+use lockstep_cluster::claim::RunName;
+use lockstep_cluster::value::{NodeName, VolumeName};
+use lockstep_engine::{Cancel, Compression, Monitor, Outcome, Purpose, TargetOutcome, Verdict};
+use lockstep_protocol::{Failure, VolumeState};
+
+use super::Context;
+use super::request::{state_dir, who};
+use crate::agents::{Agents, Follower};
+use crate::events::{RunNames, Summary, TargetSummary};
+use crate::listener::{Listener, RangeList};
+use crate::output::Output;
+use crate::progress::{Choice, Progress};
+use crate::report::{self, Place};
+use crate::signals::{self, Reaction};
+use crate::units;
+
+/// How the primary's agent is to do it.
+#[derive(Args, Debug)]
+pub(super) struct HowOptions {
+    /// Most bytes a second that are sent, for all secondaries together, such as 100MB/s
+    #[arg(long, value_name = "RATE", env = "LOCKSTEP_LIMIT_RATE", value_parser = units::parse_rate)]
+    limit_rate: Option<u64>,
+    /// Read everything, even if a snapshot says that it did not change
+    #[arg(long)]
+    no_delta: bool,
+    /// Of so many runs, one reads everything
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "10",
+        env = "LOCKSTEP_FULL_SCAN_RUNS"
+    )]
+    full_scan_runs: NonZeroU32,
+    /// After so many days a run reads everything
+    #[arg(
+        long,
+        value_name = "DAYS",
+        default_value = "7",
+        env = "LOCKSTEP_FULL_SCAN_DAYS"
+    )]
+    full_scan_days: u32,
+    /// Give up after this time, such as 30m
+    #[arg(long, value_name = "TIME", env = "LOCKSTEP_MAX_DURATION", value_parser = units::parse_time)]
+    max_duration: Option<Duration>,
+    /// Take larger block devices; only their first bytes are made equal
+    #[arg(long)]
+    allow_larger_target: bool,
+    /// How progress is shown: auto (bars on a terminal), plain, none
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        default_value = "auto",
+        env = "LOCKSTEP_PROGRESS"
+    )]
+    progress: Choice,
+}
+
+/// What only an overwriting run is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Overwriting {
+    pub(super) full: bool,
+    pub(super) verify_full: bool,
+    pub(super) compress: Compression,
+    pub(super) undo: UndoWord,
+    pub(super) keep_undo: Duration,
+}
+
+impl Default for Overwriting {
+    fn default() -> Overwriting {
+        Overwriting {
+            full: false,
+            verify_full: false,
+            compress: Compression::Auto,
+            undo: UndoWord::Auto,
+            keep_undo: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+impl HowOptions {
+    pub(super) fn terms(&self, overwriting: &Overwriting) -> RunTerms {
+        RunTerms {
+            full: overwriting.full,
+            verify_full: overwriting.verify_full,
+            compress: match overwriting.compress {
+                Compression::Auto => CompressWord::Auto,
+                Compression::Off => CompressWord::Off,
+                Compression::Level(level) => CompressWord::Level(level),
+            },
+            limit_rate: self.limit_rate,
+            connections: None,
+            max_seconds: self.max_duration.map(|limit| limit.as_secs().max(1)),
+            delta: !self.no_delta,
+            full_scan_runs: self.full_scan_runs,
+            full_scan_seconds: u64::from(self.full_scan_days) * 24 * 3600,
+            undo: overwriting.undo,
+            keep_undo_seconds: overwriting.keep_undo.as_secs(),
+            allow_larger: self.allow_larger_target,
+        }
+    }
+
+    pub(super) fn progress(&self, context: &Context) -> Choice {
+        match context.quiet {
+            true => Choice::None,
+            false => self.progress,
+        }
+    }
+}
+
+/// The cluster that a command is about.
+pub(super) fn agents(context: &Context) -> Result<Agents, Failure> {
+    let state_dir = state_dir(context.state_dir.as_deref())?;
+    Agents::open(context.cluster.as_deref(), &state_dir, &context.output)
+}
+
+/// What is asked of the primary's agent.
+pub(super) fn run_ask(aim: Aim, name: &str, nodes: Vec<NodeName>, terms: RunTerms) -> RunAsk {
+    RunAsk {
+        aim,
+        name: Words::new(name),
+        nodes,
+        who: Words::new(&who()),
+        reason: None,
+        epoch: None,
+        adopt: Vec::new(),
+        max_change: None,
+        plans: 0,
+        terms,
+    }
+}
+
+/// Ends with the command when a signal comes; the run itself is the agent's.
+pub(super) fn watched(output: &Arc<Output>) -> Result<Arc<Cancel>, Failure> {
+    let cancel = Arc::new(Cancel::new());
+    signals::watch(
+        Reaction::Cancel(Arc::clone(&cancel)),
+        Arc::clone(output),
+        || {},
+    )?;
+    Ok(cancel)
+}
+
+/// Shows what a run says.
+pub(super) struct Shown {
+    output: Arc<Output>,
+    aim: Aim,
+    ranges: bool,
+    choice: Choice,
+    listener: Option<BTreeMap<VolumeName, Listener>>,
+    progress: Vec<Arc<Progress>>,
+    names: Vec<String>,
+    primary: String,
+    /// Its name, once it is known.
+    pub(super) run: Arc<Mutex<Option<RunName>>>,
+}
+
+impl Shown {
+    pub(super) fn new(aim: Aim, ranges: bool, choice: Choice, output: &Arc<Output>) -> Shown {
+        Shown {
+            output: Arc::clone(output),
+            aim,
+            ranges,
+            choice,
+            listener: None,
+            progress: Vec::new(),
+            names: Vec::new(),
+            primary: String::new(),
+            run: Arc::default(),
+        }
+    }
+
+    pub(super) fn clear(&self) {
+        self.progress.iter().for_each(|progress| progress.clear());
+    }
+}
+
+impl Follower for Shown {
+    fn begun(&mut self, head: &Answer) {
+        if let Answer::Run {
+            run,
+            epoch,
+            primary,
+            targets,
+            ..
+        } = head
+        {
+            *self.run.lock().unwrap_or_else(PoisonError::into_inner) = Some(run.clone());
+            self.names = targets.iter().map(ToString::to_string).collect();
+            self.primary = primary.to_string();
+            let epoch = epoch
+                .map(|epoch| format!(", epoch {epoch}"))
+                .unwrap_or_default();
+            self.output
+                .say(&format!("run {run}{epoch}, from {primary}"));
+            self.listener = Some(BTreeMap::new());
+        }
+    }
+
+    fn told(&mut self, volume: &VolumeName, told: &Told) {
+        let Some(listeners) = &mut self.listener else {
+            return;
+        };
+        let listener = listeners.entry(volume.clone()).or_insert_with(|| {
+            let progress = Arc::new(Progress::new(
+                self.choice,
+                self.names.clone(),
+                Arc::clone(&self.output),
+            ));
+            self.progress.push(Arc::clone(&progress));
+            let names = RunNames {
+                source: self.primary.clone(),
+                targets: self.names.clone(),
+                dry_run: self.aim != Aim::Resync,
+            };
+            let ranges = match self.ranges {
+                true => RangeList::Printed,
+                false => RangeList::Left,
+            };
+            Listener::new(names, ranges, progress, Arc::clone(&self.output))
+        });
+        listener.notice(told.to_notice());
+    }
+}
+
+/// Tells how a run ended, for people and programs; returns the exit code.
+pub(super) fn tell(ended: &Ended, aim: Aim, place: Place, output: &Output) -> u8 {
+    let purpose = match aim {
+        Aim::Resync => Purpose::Sync,
+        Aim::Plan | Aim::Verify => Purpose::Compare,
+    };
+    let failure: Option<Failure> = ended.error.clone().map(Into::into);
+    let mut outcomes: Vec<(Outcome, &[Aftermath])> = Vec::new();
+    for volume in &ended.volumes {
+        let outcome = volume.outcome.to_outcome();
+        if ended.volumes.len() > 1 {
+            output.say(&format!("volume {}:", volume.volume));
+        }
+        report::report(&outcome, purpose, place, output);
+        for (target, aftermath) in outcome.targets.iter().zip(&volume.aftermath) {
+            tell_aftermath(target, aftermath, output);
+        }
+        outcomes.push((outcome, &volume.aftermath));
+    }
+    if let Some(failure) = &failure {
+        output.fail(failure, None);
+    }
+    let whole = merged(&outcomes, failure);
+    let mut summary = Summary::of_run(&whole, purpose == Purpose::Compare);
+    summary.run = ended.run.to_string();
+    summary.epoch = ended.epoch.map(|epoch| epoch.get());
+    for (number, target) in summary.targets.iter_mut().enumerate() {
+        add_aftermath(target, number, &outcomes);
+    }
+    let code = summary.exit_code;
+    output.summary(summary);
+    code
+}
+
+fn tell_aftermath(target: &TargetOutcome, aftermath: &Aftermath, output: &Output) {
+    for hook in &aftermath.hooks {
+        if let Some(error) = &hook.error {
+            output.warn(&format!(
+                "{}: {} failed: {error}",
+                target.target, hook.moment
+            ));
+        }
+    }
+    for file in &aftermath.files {
+        output.say(&format!(
+            "{}: {} is as on the primary",
+            target.target,
+            file.as_str()
+        ));
+    }
+    if let Some(span) = aftermath
+        .downtime_seconds
+        .and_then(|s| Duration::try_from_secs_f64(s).ok())
+    {
+        output.say(&format!(
+            "{}: services were down for {}",
+            target.target,
+            units::span(span)
+        ));
+    }
+}
+
+fn add_aftermath(target: &mut TargetSummary, number: usize, outcomes: &[(Outcome, &[Aftermath])]) {
+    let of_target = outcomes
+        .iter()
+        .filter_map(|(_, aftermath)| aftermath.get(number));
+    for aftermath in of_target {
+        target
+            .files
+            .extend(aftermath.files.iter().map(|file| file.as_str().to_owned()));
+        let down = aftermath.downtime_seconds.unwrap_or(0.0);
+        if aftermath.downtime_seconds.is_some() {
+            target.downtime_seconds = Some(target.downtime_seconds.unwrap_or(0.0).max(down));
+        }
+    }
+}
+
+/// One outcome for all volumes: a secondary is good only with all of them.
+fn merged(outcomes: &[(Outcome, &[Aftermath])], failure: Option<Failure>) -> Outcome {
+    let mut outcomes = outcomes.iter().map(|(outcome, _)| outcome);
+    let Some(mut whole) = outcomes.next().cloned() else {
+        return Outcome {
+            run: String::new(),
+            verdict: Verdict::Failed,
+            error: failure,
+            root: None,
+            size: 0,
+            elapsed: Duration::ZERO,
+            snapshot: "",
+            level: None,
+            proof: lockstep_ledger::ProofLevel::Full,
+            consistency: lockstep_engine::Consistency::PointInTime,
+            source: lockstep_engine::SourceCounts::default(),
+            targets: Vec::new(),
+        };
+    };
+    for other in outcomes {
+        // Of several volumes no single root says anything.
+        whole.root = None;
+        whole.size += other.size;
+        whole.elapsed += other.elapsed;
+        whole.source.bytes_read += other.source.bytes_read;
+        whole.source.bytes_hashed += other.source.bytes_hashed;
+        for (target, more) in whole.targets.iter_mut().zip(&other.targets) {
+            add(target, more);
+        }
+        if whole.error.is_none() {
+            whole.error.clone_from(&other.error);
+        }
+    }
+    whole.error = failure.or(whole.error);
+    whole.verdict = verdict(&whole);
+    whole
+}
+
+fn add(target: &mut TargetOutcome, more: &TargetOutcome) {
+    target.bytes_differing += more.bytes_differing;
+    target.bytes_written += more.bytes_written;
+    target.bytes_read += more.bytes_read;
+    target.bytes_inherited += more.bytes_inherited;
+    target.bytes_sent += more.bytes_sent;
+    target.bytes_received += more.bytes_received;
+    target.elapsed += more.elapsed;
+    if rank(more.verdict) > rank(target.verdict) {
+        target.verdict = more.verdict;
+        target.error.clone_from(&more.error);
+    }
+    if unsafety(more.state) > unsafety(target.state) {
+        target.state = more.state;
+    }
+}
+
+fn rank(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Ok => 0,
+        Verdict::Different => 1,
+        Verdict::Partial | Verdict::Failed => 2,
+    }
+}
+
+fn unsafety(state: VolumeState) -> u8 {
+    match state {
+        VolumeState::Consistent => 0,
+        VolumeState::Unknown => 1,
+        VolumeState::Inconsistent => 2,
+        VolumeState::Failed => 3,
+    }
+}
+
+fn verdict(outcome: &Outcome) -> Verdict {
+    let count = |verdict| {
+        (outcome.targets.iter())
+            .filter(|target| target.verdict == verdict)
+            .count()
+    };
+    let (failed, different) = (count(Verdict::Failed), count(Verdict::Different));
+    match outcome.targets.len() {
+        0 => Verdict::Failed,
+        _ if outcome.error.is_some() && failed == 0 => Verdict::Failed,
+        all if failed == all => Verdict::Failed,
+        _ if failed > 0 => Verdict::Partial,
+        _ if different > 0 => Verdict::Different,
+        _ => Verdict::Ok,
+    }
+}
+
+/// The nodes that were named, as names.
+pub(super) fn node_names(nodes: &[String]) -> Result<Vec<NodeName>, Failure> {
+    nodes
+        .iter()
+        .map(|node| {
+            node.parse()
+                .map_err(|_| crate::failure::usage(format!("`{node}` is no name of a node")))
+        })
+        .collect()
+}
