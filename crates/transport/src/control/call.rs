@@ -233,7 +233,7 @@ impl CallSender {
 
 impl Drop for CallSender {
     fn drop(&mut self) {
-        // On a closed connection a reset is of no use, and keeps quinn from sending the close.
+        // On a closed connection a reset is of no use, and quinn may hold back the close for it.
         if self.state != Sending::Finished && self.line.connection.close_reason().is_none() {
             // quinn would mark the end, and half an answer would look like a whole one.
             let _ = self.stream.reset(VarInt::from_u32(DROPPED));

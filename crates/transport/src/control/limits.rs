@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::congestion::CubicConfig;
 use quinn::{IdleTimeout, ServerConfig, TransportConfig, VarInt};
 
 use crate::quic::route::PathMtu;
@@ -15,7 +16,7 @@ pub const MAX_FIRST_FRAME: usize = 64 * 1024;
 /// How long the first frame of a call may take to arrive.
 pub const FIRST_FRAME_LIMIT: Duration = Duration::from_secs(10);
 
-/// Handshakes with proved addresses at the same time; more are refused. A handshake holds some 50 KB.
+/// Handshakes with proved addresses at the same time; more are refused.
 pub const HANDSHAKES: usize = 64;
 /// Of these with one network (an IPv4 address, an IPv6 /64), so that nobody keeps the others out.
 pub(super) const HANDSHAKES_PER_NETWORK: usize = 8;
@@ -57,9 +58,16 @@ const CONNECTION_WINDOW: u32 = CALL_WINDOW * STREAMS as u32;
 /// Bytes on their way to one peer.
 const SEND_WINDOW: u64 = 2 << 20;
 
+/// Bytes that may be on their way before the path is known: a whole first frame. quinn holds back a close that finds
+/// the window full, and does not read the acknowledgements that would empty it; 14 KB are full with one probe for the
+/// loopback's packet size.
+const FIRST_WINDOW: u64 = 64 * 1024;
+
 /// quinn's settings for either end of a connection. A server allows streams later, and only to those it trusts; a
 /// caller allows none.
 pub(super) fn transport(mtu: PathMtu) -> Arc<TransportConfig> {
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(FIRST_WINDOW);
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
@@ -67,6 +75,7 @@ pub(super) fn transport(mtu: PathMtu) -> Arc<TransportConfig> {
         .stream_receive_window(VarInt::from_u32(CALL_WINDOW))
         .receive_window(VarInt::from_u32(STRANGER_WINDOW))
         .send_window(SEND_WINDOW)
+        .congestion_controller_factory(Arc::new(congestion))
         .crypto_buffer_size(CRYPTO_BYTES)
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok())
