@@ -88,8 +88,7 @@ fn open_and_claim(hello: &Hello, options: &ServeOptions) -> Result<Opened, Failu
         Some(image) => Some(image.of.clone()),
         None => volume.identity(),
     };
-    let (standing, record) =
-        standing(ledger.as_ref(), options, &key, &volume, identity.as_ref())?;
+    let (standing, record) = standing(ledger.as_ref(), options, &key, &volume, identity.as_ref())?;
     let has_lost_writes = hello.purpose == Purpose::Sync && volume.has_lost_writes();
     let from = trusted(standing, has_lost_writes);
     let past = past(hello, &volume, from, record);
