@@ -1,5 +1,7 @@
 //! The host over a call in memory, with real files, hooks, a real port and a real run.
 
+#[cfg(feature = "crash-points")]
+mod crashes;
 mod files;
 mod lab;
 mod recovery;
@@ -216,6 +218,33 @@ fn a_comparison_writes_nothing_and_lets_nobody_write() {
     assert_eq!(lab.compare(lockstep_engine::Purpose::Sync), 5);
     assert_eq!(std::fs::read(lab.target()).unwrap(), before);
     assert!(lab.moments().is_empty());
+}
+
+/// What is in use may change while it is read: only an image of it can be compared.
+#[test]
+fn a_volume_in_use_is_compared_by_its_snapshot_or_not_at_all() {
+    let lab = Lab::synced(4);
+    let has_snapshots = lockstep_snapshot::choose(
+        &lab.target().canonicalize().unwrap(),
+        &lockstep_snapshot::Registry::system(),
+    )
+    .chosen
+    .is_some();
+    let used = std::fs::File::open(lab.target()).unwrap();
+    let mut user = std::process::Command::new("sleep")
+        .arg("600")
+        .stdin(used)
+        .spawn()
+        .unwrap();
+    let expected = if has_snapshots { 0 } else { 7 };
+    assert_eq!(lab.compare(lockstep_engine::Purpose::Compare), expected);
+    lab.change_source();
+    let expected = if has_snapshots { 10 } else { 7 };
+    assert_eq!(lab.compare(lockstep_engine::Purpose::Compare), expected);
+    user.kill().unwrap();
+    user.wait().unwrap();
+    let left = std::fs::read_dir(lab.dir().join("b")).unwrap().count();
+    assert_eq!(left, 2, "no snapshot stays beside the two volumes");
 }
 
 #[test]

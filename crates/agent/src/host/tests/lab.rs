@@ -46,7 +46,9 @@ test "$(cat "fail" 2>/dev/null)" != "$LOCKSTEP_MOMENT" || { echo "on purpose" >&
 "#;
 
 pub(super) struct Lab {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    /// Removed with the lab.
+    temporary: Option<tempfile::TempDir>,
     host: Arc<Host>,
     pub(super) current: Current,
     seed: AtomicU8,
@@ -63,10 +65,37 @@ impl Lab {
         Self::with("a")
     }
 
-    /// With this primary, as the cluster file has it without quotes.
+    /// With this primary, or a probe.
     pub(super) fn with(primary: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
+        Self::lay_out(at);
+        let mut lab = Self::over(at, primary);
+        lab.change_source();
+        lab.host.recover();
+        lab.temporary = Some(folder);
+        lab
+    }
+
+    /// The same folder once more, as another process finds it.
+    pub(super) fn over(at: &Path, primary: &str) -> Self {
+        let config = Config {
+            node: "b".parse().unwrap(),
+            cluster: cluster(at, primary),
+            own: AgentFile::default(),
+            state_dir: at.join("state"),
+        };
+        let current = Current::new(config);
+        Self {
+            host: Arc::new(Host::new(current.clone())),
+            current,
+            seed: AtomicU8::new(1),
+            folder: at.to_path_buf(),
+            temporary: None,
+        }
+    }
+
+    fn lay_out(at: &Path) {
         for name in ["a", "b", "conf"] {
             fs::create_dir(at.join(name)).unwrap();
         }
@@ -78,22 +107,6 @@ impl Lab {
             fs::write(at.join(name), text).unwrap();
             fs::set_permissions(at.join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let config = Config {
-            node: "b".parse().unwrap(),
-            cluster: cluster(at, primary),
-            own: AgentFile::default(),
-            state_dir: at.join("state"),
-        };
-        let current = Current::new(config);
-        let lab = Self {
-            host: Arc::new(Host::new(current.clone())),
-            current,
-            seed: AtomicU8::new(1),
-            folder,
-        };
-        lab.change_source();
-        lab.host.recover();
-        lab
     }
 
     /// With both volumes made equal by a run of this epoch.
@@ -114,7 +127,7 @@ impl Lab {
     }
 
     pub(super) fn dir(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     pub(super) fn host(&self) -> &Host {
@@ -253,6 +266,11 @@ impl Lab {
 
 fn cluster(at: &Path, primary: &str) -> ClusterFile {
     let key = |byte| NodeKey::from_bytes([byte; 32]);
+    let replicas = match primary {
+        "probe" => "\"a\", \"b\"",
+        "a" => "\"b\"",
+        _ => "\"a\"",
+    };
     let primary = match primary {
         "probe" => format!("{{ probe = [\"{}/probe\"] }}", at.display()),
         node => format!("\"{node}\""),
@@ -269,7 +287,7 @@ fn cluster(at: &Path, primary: &str) -> ClusterFile {
     };
     let volume = |name: &str, id: &str| {
         format!(
-            "[[volume]]\nname = \"{name}\"\nid = \"{id}\"\nprimary = {primary}\nreplicas = [\"a\", \"b\"]\nfiles = [\"{dir}/conf\"]\n[volume.path]\na = \"{dir}/a/{name}.img\"\nb = \"{dir}/b/{name}.img\"\n[volume.hooks]\n{hooks}",
+            "[[volume]]\nname = \"{name}\"\nid = \"{id}\"\nprimary = {primary}\nreplicas = [{replicas}]\nfiles = [\"{dir}/conf\"]\n[volume.path]\na = \"{dir}/a/{name}.img\"\nb = \"{dir}/b/{name}.img\"\n[volume.hooks]\n{hooks}",
             dir = at.display()
         )
     };

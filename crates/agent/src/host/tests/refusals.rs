@@ -94,9 +94,12 @@ fn an_older_epoch_and_an_equal_one_of_another_run_are_fenced() {
     };
     let (failure, promised) = lab.call(other).refused();
     assert_eq!((failure.exit_code, promised.unwrap().get()), (6, 5));
-    let mut again = lab.call(lab.ask(5));
+    let mut newest = lab.call(lab.ask(6));
+    newest.granted();
+    newest.lose();
+    let mut again = lab.call(lab.ask(6));
     assert_eq!(again.granted(), NodeState::Consistent, "the same run again");
-    let twice = lab.call(lab.ask(5)).refused();
+    let twice = lab.call(lab.ask(6)).refused();
     assert_eq!(twice.0.exit_code, 22, "and once only");
     again.conclude(false);
 }
