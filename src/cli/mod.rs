@@ -6,6 +6,7 @@ mod diff;
 mod gate;
 mod hash;
 mod node;
+mod notify;
 mod remote_target;
 mod request;
 mod snapshot;
@@ -99,6 +100,7 @@ enum Verb {
     Undo(undo::Arguments),
     Config(config::Arguments),
     Node(node::Arguments),
+    Notify(notify::Arguments),
     #[command(hide = true)]
     RemoteTarget,
     #[command(hide = true)]
@@ -129,6 +131,7 @@ impl Verb {
             Verb::Undo(arguments) => undo::run(&arguments, context),
             Verb::Config(arguments) => config::run(&arguments, context),
             Verb::Node(arguments) => node::run(&arguments, context),
+            Verb::Notify(arguments) => notify::run(&arguments, context),
             Verb::RemoteTarget => remote_target::run(context),
             Verb::ThawWatchdog(arguments) => watchdog::run(arguments),
             Verb::DemoShell(arguments) => demo::shell(&arguments),
