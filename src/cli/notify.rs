@@ -37,8 +37,11 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
     }
     let report = test_report(&cluster)?;
     let sent = send_now(&cluster.notify, &report).map_err(|error| {
-        Failure::new(FailureKind::Internal, format!("cannot send anything: {error}"))
-            .hint("see whether this machine has threads and file descriptors to spare")
+        Failure::new(
+            FailureKind::Internal,
+            format!("cannot send anything: {error}"),
+        )
+        .hint("see whether this machine has threads and file descriptors to spare")
     })?;
     for sent in &sent {
         tell(sent, context);

@@ -194,7 +194,6 @@ mod ending {
     use lockstep_cluster::file::Ending;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
     pub(super) fn serialize<S: Serializer>(ending: &Ending, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(ending.word())
     }

@@ -129,6 +129,15 @@ pub(crate) async fn deliver(
     destination: Destination,
     report: Report,
 ) -> Result<(), Refusal> {
+    deliver_within(WHOLE, notify, destination, report).await
+}
+
+async fn deliver_within(
+    limit: Duration,
+    notify: Notify,
+    destination: Destination,
+    report: Report,
+) -> Result<(), Refusal> {
     let delivery = async {
         match &destination {
             Destination::Mail(to) => match &notify.mail {
@@ -143,10 +152,10 @@ pub(crate) async fn deliver(
             }
         }
     };
-    match tokio::time::timeout(WHOLE, delivery).await {
+    match tokio::time::timeout(limit, delivery).await {
         Ok(result) => result,
         Err(_) => Err(Refusal::for_now(
-            format!("no answer within {} s", WHOLE.as_secs()),
+            format!("no answer within {} s", limit.as_secs()),
             "see whether the receiver is overloaded, or a firewall drops what is sent to it",
         )),
     }
@@ -214,7 +223,44 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::read_secret;
+    use std::net::TcpListener;
+    use std::time::{Duration, Instant};
+
+    use lockstep_cluster::file::{Ending, Mail, Notify, Webhook};
+
+    use super::{CONNECT, WHOLE, all_destinations, deliver_within, read_secret, runtime};
+    use crate::report::{Report, ReportId};
+
+    #[test]
+    fn a_server_that_says_nothing_is_left() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap();
+        let notify = Notify {
+            mail: Some(Mail {
+                to: vec!["a@b".parse().unwrap()],
+                from: "c@d".parse().unwrap(),
+                smtp: format!("smtp://{address}").parse().unwrap(),
+                login: None,
+                on: Ending::ALL.to_vec(),
+            }),
+            webhooks: vec![Webhook {
+                url: format!("http://{address}/").parse().unwrap(),
+                secret_file: None,
+                on: Ending::ALL.to_vec(),
+            }],
+        };
+        let report = Report::of_test(ReportId::new("a").unwrap(), "c", "m", "w", 0);
+        let limit = Duration::from_secs(1);
+        let runtime = runtime().unwrap();
+        for to in all_destinations(&notify) {
+            let begun = Instant::now();
+            let ended = runtime.block_on(deliver_within(limit, notify.clone(), to, report.clone()));
+            let refusal = ended.unwrap_err();
+            assert_eq!(refusal.what.as_str(), "no answer within 1 s");
+            assert!(!refusal.is_for_good() && begun.elapsed() < 5 * limit);
+        }
+        assert!(CONNECT < WHOLE && WHOLE == Duration::from_secs(60));
+    }
 
     #[test]
     fn a_secret_is_the_file_without_its_last_line_end() {

@@ -38,6 +38,8 @@ async fn client() -> Result<Client, Refusal> {
     Client::builder()
         .tls_backend_preconfigured(tls::client().await?)
         .user_agent(AGENT)
+        // Names have no case; not every receiver knows.
+        .http1_title_case_headers()
         // Where a redirect leads nobody has configured.
         .redirect(redirect::Policy::none())
         .no_proxy()
