@@ -41,12 +41,7 @@ impl Attempts {
         }
     }
 
-    /// Whether it is to be tried now. A time further off than any pause is that of a wrong clock.
-    pub(crate) fn is_due(&self, now_unix_ms: u64) -> bool {
-        self.wait(now_unix_ms).is_zero()
-    }
-
-    /// How long until it is to be tried.
+    /// How long until it is to be tried. A time further off than any pause is that of a wrong clock.
     pub(crate) fn wait(&self, now_unix_ms: u64) -> Duration {
         let wait = Duration::from_millis(self.next_unix_ms.saturating_sub(now_unix_ms));
         if wait > MAX_PAUSE {
@@ -93,6 +88,12 @@ mod tests {
     use std::time::Duration;
 
     const DAY_MS: u64 = 24 * 3600 * 1000;
+
+    impl Attempts {
+        fn is_due(&self, now_unix_ms: u64) -> bool {
+            self.wait(now_unix_ms).is_zero()
+        }
+    }
 
     /// Fails until it is given up, always at the moment when it is due.
     fn story(random: u32) -> (u32, u64) {
