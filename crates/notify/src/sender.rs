@@ -21,6 +21,8 @@ mod lanes;
 
 /// How long it sleeps when nothing waits: a clock that was changed is noticed so late at most.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
+/// How long deliveries that are under way have once it is stopped.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Delivers reports in a thread of its own until it is stopped or dropped.
 #[derive(Debug)]
@@ -93,7 +95,7 @@ impl Sender {
         locked(&self.shared.queue).len()
     }
 
-    /// Ends the thread; what was not delivered waits on disk for the next start.
+    /// Ends the thread, within about a second; what was not delivered waits on disk for the next start.
     pub fn stop(self) {
         drop(self);
     }
@@ -127,6 +129,13 @@ async fn run(shared: &Shared) {
             () = tokio::time::sleep(sleep) => {}
         }
     }
+    let land = async {
+        while let Some(ended) = flights.join_next_with_id().await {
+            settle(shared, &mut lanes, ended);
+        }
+    };
+    // Those that take longer are repeated by the next start.
+    let _ = tokio::time::timeout(GRACE, land).await;
 }
 
 /// Starts deliveries; returns how long until the next one is due.

@@ -4,7 +4,7 @@ use lockstep_notify::send_now;
 use serde_json::Value;
 
 use crate::receiver::{Certificates, Receiver, need_python};
-use crate::scene::{Scene, mail_to, notify, report, send_trusting};
+use crate::scene::{Scene, eventually, mail_to, notify, report, send_trusting};
 
 #[test]
 fn a_mail_has_verdict_text_and_json() {
@@ -52,6 +52,7 @@ fn a_mail_has_verdict_text_and_json() {
         ["dba@example.org", "sre@example.org"],
         "one mail each"
     );
+    eventually("its file goes", || sender.waiting() == 0);
     sender.stop();
     assert_eq!(scene.waiting(), 0);
 }

@@ -106,7 +106,7 @@ async def serve_smtp(given, diary):
 
     def authenticator(server, session, envelope, mechanism, data):
         good = f"{data.login.decode()}:{data.password.decode()}" == given.auth
-        return AuthResult(success=good, auth_data=data.login if good else None)
+        return AuthResult(success=good, handled=False, auth_data=data.login if good else None)
 
     context = tls(given.cert) if given.cert else None
 

@@ -4,7 +4,7 @@ use lockstep_notify::send_now;
 use serde_json::Value;
 
 use crate::receiver::{Certificates, Receiver, need_python};
-use crate::scene::{Scene, notify, report, send_trusting, webhook_to};
+use crate::scene::{Scene, eventually, notify, report, send_trusting, webhook_to};
 
 #[test]
 fn a_webhook_is_signed_json_with_an_id() {
@@ -28,6 +28,7 @@ fn a_webhook_is_signed_json_with_an_id() {
         request["json"]["nodes"][1]["error"],
         "full??Bcc: x@y????body"
     );
+    eventually("its file goes", || sender.waiting() == 0);
     sender.stop();
     assert_eq!(scene.waiting(), 0);
 }
