@@ -31,6 +31,7 @@ pub(crate) enum Event {
     Past(Past),
     Mistake(Mistake),
     Key(Key),
+    Notified(Notified),
     Progress(Progress),
     Warning(Warning),
     Error(Error),
@@ -142,6 +143,14 @@ pub(crate) struct Key {
     pub(crate) fingerprint: String,
     /// The key that will be used, while rotating.
     pub(crate) next: Option<String>,
+}
+
+/// A destination of notifications was tried.
+#[derive(Serialize)]
+pub(crate) struct Notified {
+    pub(crate) destination: String,
+    pub(crate) result: &'static str,
+    pub(crate) error: Option<ErrorInfo>,
 }
 
 #[derive(Serialize)]
@@ -394,6 +403,7 @@ impl Event {
             Event::Past(_) => "past",
             Event::Mistake(_) => "mistake",
             Event::Key(_) => "key",
+            Event::Notified(_) => "notified",
             Event::Progress(_) => "progress",
             Event::Warning(_) => "warning",
             Event::Error(_) => "error",

@@ -11,6 +11,7 @@ mod node;
 mod notifications;
 mod on_cluster;
 mod plan;
+mod notify;
 mod remote_target;
 mod request;
 mod resync;
@@ -114,6 +115,7 @@ enum Verb {
     Cancel(cancel::Arguments),
     Config(config::Arguments),
     Node(node::Arguments),
+    Notify(notify::Arguments),
     #[command(hide = true)]
     RemoteTarget,
     #[command(hide = true)]
@@ -152,6 +154,7 @@ impl Verb {
             Verb::Cancel(arguments) => cancel::run(&arguments, context),
             Verb::Config(arguments) => config::run(&arguments, context),
             Verb::Node(arguments) => node::run(&arguments, context),
+            Verb::Notify(arguments) => notify::run(&arguments, context),
             Verb::RemoteTarget => remote_target::run(context),
             Verb::ThawWatchdog(arguments) => watchdog::run(arguments),
             Verb::DemoShell(arguments) => demo::shell(&arguments),

@@ -8,6 +8,7 @@ mod judge;
 mod kill;
 mod lab;
 mod liars;
+mod notify;
 mod own_index;
 mod postgres;
 mod remote;
