@@ -14,8 +14,7 @@ use crate::quic::options::endpoint_config;
 use crate::quic::{ALPN, tls};
 
 const STRANGERS: usize = 10_000;
-/// What may come on top, in KiB: handshakes, packets that nobody has looked at, our own calls, and noise. Ten thousand
-/// connections would be several times that.
+/// What may come on top, in KiB: handshakes, packets that nobody has looked at, our own calls, and noise.
 const MEMORY_KIB: u64 = 48 * 1024;
 
 fn resident_kib() -> u64 {
@@ -60,40 +59,33 @@ async fn ten_thousand_first_packets_cost_little_memory_and_stop_no_call() {
         flood.is_finished()
     })
     .await;
-    let (sent_in, answers) = flood.join().unwrap();
+    let sent_in = flood.join().unwrap();
     let more_kib = most_kib.saturating_sub(before_kib);
     println!(
-        "{STRANGERS} first packets in {sent_in:?}, {answers} answers seen: {calls} calls in {:?}, the slowest {slowest:?}, \
+        "{STRANGERS} first packets in {sent_in:?}: {calls} calls in {:?}, the slowest {slowest:?}, \
          connecting at most {slowest_connect:?}; {before_kib} KiB before, {more_kib} KiB more at most",
         began.elapsed(),
     );
-    assert!(answers > STRANGERS / 10, "{answers} answers");
     assert!(more_kib < MEMORY_KIB, "{more_kib} KiB more");
     assert!(slowest < SOON && slowest_connect < SOON);
     let ours = 32;
     assert!(lab.server.open_connections() <= UNPROVED_HANDSHAKES + HANDSHAKES + ours);
 }
 
-/// Sends from a few sockets; how long it took, and how many answers the sockets had room for.
-fn send_from_many(initials: &[Vec<u8>], server: SocketAddr) -> (Duration, usize) {
+/// Sends from a few sockets, as fast as a gigabit link would.
+fn send_from_many(initials: &[Vec<u8>], server: SocketAddr) -> Duration {
     let began = Instant::now();
     let bind = |_| UdpSocket::bind("127.0.0.2:0").unwrap();
-    let sockets: Vec<UdpSocket> = (0..64).map(bind).collect();
+    let sockets: Vec<UdpSocket> = (0..16).map(bind).collect();
     for (at, initial) in initials.iter().enumerate() {
         sockets[at % sockets.len()]
             .send_to(initial, server)
             .unwrap();
         if at % 100 == 99 {
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
-    let sent_in = began.elapsed();
-    let answers = sockets.iter().map(|socket| {
-        socket.set_nonblocking(true).unwrap();
-        let mut buffer = [0; 2048];
-        std::iter::from_fn(|| socket.recv(&mut buffer).ok()).count()
-    });
-    (sent_in, answers.sum())
+    began.elapsed()
 }
 
 /// Strangers that answer everything; what became of them.
@@ -126,7 +118,7 @@ async fn complete_handshakes(lab: &Lab, strangers: usize) -> usize {
 #[tokio::test]
 async fn strangers_that_go_through_with_it_are_turned_away_while_calls_succeed() {
     let lab = Lab::new();
-    let strangers = 1_000;
+    let strangers = 2_000;
     let began = Instant::now();
     let over = std::sync::atomic::AtomicBool::new(false);
     let flood = async {
