@@ -15,6 +15,7 @@ use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Context;
+use super::notifications::Notifier;
 use super::request::state_dir;
 use crate::cluster_file;
 use crate::events::Summary;
@@ -48,9 +49,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
         .open()
         .map_err(|error| usage(chain(&error)).hint(error.remedy()))?;
     known_key(&config, keys.current.public())?;
-    let sink = super::notifications::sink(&config)?;
+    let notifier = Notifier::start(&config, &files.state_dir)?;
     let node = config.node.clone();
-    let agent = Agent::start(config, &keys.current, sink)?;
+    let agent = Agent::start(config, &keys.current, Box::new(notifier.clone()))?;
     tracing::info!(%node, address = %agent.address(), "the agent is ready");
     context
         .output
@@ -60,7 +61,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
     loop {
         for signal in signals.pending() {
             if signal == SIGHUP {
-                reload(&files, &agent, context);
+                reload(&files, &agent, &notifier, context);
             } else {
                 tell_service_manager(&[NotifyState::Stopping]);
                 tracing::info!(signal, "the agent ends");
@@ -77,10 +78,11 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
 }
 
 /// Files with mistakes change nothing.
-fn reload(files: &Files, agent: &Agent, context: &Context) {
+fn reload(files: &Files, agent: &Agent, notifier: &Notifier, context: &Context) {
     tell_service_manager(&[NotifyState::Reloading]);
     match files.read(context) {
         Ok(config) => {
+            notifier.reload(&config);
             agent.reload(config);
             tracing::info!("the cluster file was read again");
         }

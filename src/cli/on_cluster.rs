@@ -256,7 +256,7 @@ pub(super) fn tell(ended: &Ended, aim: Aim, place: Place, output: &Output) -> u8
     if let Some(failure) = &failure {
         output.fail(failure, None);
     }
-    let whole = merged(&outcomes, failure);
+    let whole = merged(ended);
     let mut summary = Summary::of_run(&whole, purpose == Purpose::Compare);
     summary.run = ended.run.to_string();
     summary.epoch = ended.epoch.map(|epoch| epoch.get());
@@ -312,9 +312,13 @@ fn add_aftermath(target: &mut TargetSummary, number: usize, outcomes: &[(Outcome
 }
 
 /// One outcome for all volumes: a secondary is good only with all of them.
-fn merged(outcomes: &[(Outcome, &[Aftermath])], failure: Option<Failure>) -> Outcome {
-    let mut outcomes = outcomes.iter().map(|(outcome, _)| outcome);
-    let Some(mut whole) = outcomes.next().cloned() else {
+pub(super) fn merged(ended: &Ended) -> Outcome {
+    let failure: Option<Failure> = ended.error.clone().map(Into::into);
+    let mut outcomes = ended
+        .volumes
+        .iter()
+        .map(|volume| volume.outcome.to_outcome());
+    let Some(mut whole) = outcomes.next() else {
         return Outcome {
             run: String::new(),
             verdict: Verdict::Failed,
@@ -341,7 +345,7 @@ fn merged(outcomes: &[(Outcome, &[Aftermath])], failure: Option<Failure>) -> Out
             add(target, more);
         }
         if whole.error.is_none() {
-            whole.error.clone_from(&other.error);
+            whole.error = other.error;
         }
     }
     whole.error = failure.or(whole.error);

@@ -73,7 +73,7 @@ fn a_newer_run_ends_the_older_one_while_it_writes() {
     lab.wait_for(NodeState::Inconsistent);
     let mut newer = lab.call(lab.ask(6));
     assert_eq!(newer.granted(), NodeState::Inconsistent);
-    let HostTell::Served { state, failure } = older.hear() else {
+    let HostTell::Served { state, failure, .. } = older.hear() else {
         panic!("it was served")
     };
     assert_eq!(state, NodeState::Inconsistent);

@@ -50,7 +50,7 @@ const PLAN_LIMIT: Duration = Duration::from_secs(10);
 /// Hears how every resync ended; must return soon.
 pub trait EndSink: Send + Sync {
     /// A resync is over.
-    fn ended(&self, job: &Job, ended: &Ended, begun_unix_ms: u64);
+    fn ended(&self, job: &Job, ended: &Ended, begun_unix_ms: u64, ended_unix_ms: u64);
 }
 
 /// A node's part as the primary of volumes.
@@ -227,7 +227,7 @@ impl Driven {
             error,
         };
         if self.job.ask.aim == Aim::Resync {
-            self.primary.sink.ended(&self.job, &ended, begun);
+            self.primary.sink.ended(&self.job, &ended, begun, now());
         }
         self.live.end(ended);
     }

@@ -80,6 +80,7 @@ impl Lab {
     /// The same folder once more, as another process finds it.
     pub(super) fn over(at: &Path, primary: &str) -> Self {
         let config = Config {
+            fingerprint: String::new(),
             node: "b".parse().unwrap(),
             cluster: cluster(at, primary),
             own: AgentFile::default(),
@@ -382,7 +383,7 @@ impl Call {
         let outcome = self.begin(lab, rate).join().unwrap();
         assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
         match self.hear() {
-            HostTell::Served { state, failure } => (state, failure),
+            HostTell::Served { state, failure, .. } => (state, failure),
             other => panic!("{other:?}"),
         }
     }
@@ -444,6 +445,8 @@ impl Monitor for Deaf {
 
 fn run_to(source: &Path, folder: &Path, dial: Dial, rate: Rate, purpose: Purpose) -> Outcome {
     let request = Request {
+        taken: None,
+        run: None,
         source: source.to_path_buf(),
         targets: vec![TargetSpec {
             name: "b".to_owned(),
