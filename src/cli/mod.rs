@@ -19,6 +19,7 @@ mod snapshot;
 mod status;
 mod sync;
 mod undo;
+mod undo_on_cluster;
 mod verify;
 mod watchdog;
 

@@ -14,6 +14,7 @@ use lockstep_protocol::{Failure, FailureKind};
 
 use super::Context;
 use super::request::{IoChoice, MAX_THREADS, default_threads, state_dir, who};
+use super::undo_on_cluster::{self, Wanted};
 use crate::consent::{is_answered_yes, plain, somebody_is_there};
 use crate::events::{
     self, ErrorInfo, Event, Listed, Preflight, State, Summary, TargetSummary, UndoInfo, time,
@@ -37,9 +38,12 @@ pub(super) struct Arguments {
     #[arg(
         value_name = "TARGET",
         required_unless_present = "list",
-        help = "What is to become what it was: PATH or [USER@]HOST:PATH"
+        help = "What is to become what it was: PATH or [USER@]HOST:PATH; with NODE, a volume or group of the cluster"
     )]
     target: Option<OsString>,
+    /// The secondary whose volume is brought back, through its agent
+    #[arg(value_name = "NODE", requires = "target", conflicts_with_all = ["release", "list"])]
+    node: Option<String>,
     /// Tell what is kept, and change nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -97,6 +101,16 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
     let Some(target) = &arguments.target else {
         return list(context);
     };
+    if let Some(node) = &arguments.node {
+        let name = target.to_string_lossy();
+        let wanted = Wanted {
+            name: &name,
+            node,
+            dry_run: arguments.dry_run,
+            yes: arguments.yes,
+        };
+        return undo_on_cluster::run(&wanted, context);
+    }
     let target = place::targets(&[target])?
         .pop()
         .ok_or_else(|| usage("no TARGET is named"))?;

@@ -28,6 +28,8 @@ const NET_THREADS: usize = 2;
 const MAX_CALLS: usize = 256;
 /// How often the node is looked after.
 const TEND_EVERY: Duration = Duration::from_secs(1);
+/// How often is looked for undos that have expired.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 /// How long an ending agent waits for runs to end.
 const END_LIMIT: Duration = Duration::from_secs(90);
 
@@ -189,7 +191,10 @@ impl Agent {
 
     fn tend(&self) -> Result<(), Failure> {
         let (host, ending) = (Arc::clone(&self.host), Arc::clone(&self.ending));
+        let current = self.current.clone();
         let tend = move || {
+            release_expired(&current.get());
+            let mut expired = Instant::now();
             let mut asked = ending
                 .is_asked
                 .lock()
@@ -197,6 +202,10 @@ impl Agent {
             while !*asked {
                 drop(asked);
                 host.refresh();
+                if expired.elapsed() >= EXPIRE_EVERY {
+                    expired = Instant::now();
+                    release_expired(&current.get());
+                }
                 ending.is_alive.store(true, Ordering::Relaxed);
                 asked = ending
                     .is_asked
@@ -210,6 +219,15 @@ impl Agent {
         (thread::Builder::new().name("tend".to_owned()).spawn(tend))
             .map(drop)
             .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))
+    }
+}
+
+/// What was kept of overwritten volumes beyond its time goes without a run, too.
+fn release_expired(config: &Config) {
+    for volume in &config.cluster.volumes {
+        if let Some((_, path)) = config.here(&volume.name) {
+            lockstep_engine::release_expired_undos(&config.state_dir, path.as_path());
+        }
     }
 }
 

@@ -59,5 +59,6 @@ pub use target::{ServeOptions, Served, serve};
 pub use together::{TakenSnapshot, TakenTogether, Together};
 pub use undo::{
     Asked, KeptUndo, LocalRollback, Rollback, RollbackMonitor, RollbackOptions, RolledBack,
-    UNDO_OF, UndoMode, UndoPolicy, Wish, ask_rollback, list_undos, serve_rollback,
+    UNDO_OF, UndoMode, UndoPolicy, Wish, ask_rollback, list_undos, release_expired_undos,
+    serve_rollback,
 };

@@ -33,6 +33,8 @@ fn compare(folder: &Path, target: PathBuf, image: Option<PathBuf>, purpose: Purp
         image,
     };
     let request = Request {
+        taken: None,
+        run: None,
         source: folder.join("source"),
         targets: vec![TargetSpec {
             name: "target".to_owned(),

@@ -17,6 +17,7 @@ mod rollback;
 mod stores;
 mod words;
 
+use std::path::Path;
 use std::time::Duration;
 
 use lockstep_protocol::{Failure, FailureKind};
@@ -32,6 +33,12 @@ pub use words::{Asked, Rollback, RollbackMonitor, RolledBack, Wish, ask_rollback
 
 use crate::clock::now;
 use crate::failures::sentence;
+
+/// Lets go of what is kept beside this volume, and in the state directory of any, beyond its time.
+pub fn release_expired_undos(state_dir: &Path, volume: &Path) {
+    let is_file = volume.metadata().is_ok_and(|metadata| metadata.is_file());
+    Stores::of(state_dir, volume, is_file).release_expired();
+}
 
 /// Whether a run keeps what it overwrites.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,140 @@
+//! `undo VOLUME NODE`: gives a secondary back what the last resync of it overwrote, through its agent.
+
+use std::time::Duration;
+
+use lockstep_agent::reach::{ask_once, out_of_turn};
+use lockstep_agent::wire::{Answer, Ask, Words};
+use lockstep_cluster::plan::NodeState;
+use lockstep_cluster::value::{NodeName, VolumeName};
+use lockstep_engine::Cancel;
+use lockstep_protocol::{Failure, FailureKind, VolumeState};
+
+use super::Context;
+use super::on_cluster::agents;
+use super::request::who;
+use crate::agents::{Agents, is_attended};
+use crate::consent::{is_answered, plain};
+use crate::events::{Summary, TargetSummary};
+use crate::failure::usage;
+
+/// How long a node may take to say what it keeps.
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
+/// How long a rollback may take: all of a volume is read back, and services stop and start.
+const UNDO_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// What is to be brought back.
+pub(super) struct Wanted<'a> {
+    pub(super) name: &'a str,
+    pub(super) node: &'a str,
+    pub(super) dry_run: bool,
+    pub(super) yes: bool,
+}
+
+pub(super) fn run(wanted: &Wanted<'_>, context: &Context) -> Result<u8, Failure> {
+    let agents = agents(context)?;
+    let selection = agents.select(wanted.name, &[wanted.node.to_owned()])?;
+    let volumes: Vec<VolumeName> = (selection.volumes.iter())
+        .map(|volume| volume.name.clone())
+        .collect();
+    let node = selection.nodes.first().cloned();
+    let node = node.ok_or_else(|| usage("no NODE is named"))?;
+    let mut offers = Vec::new();
+    for volume in &volumes {
+        let (_, _, what) = ask(&agents, &node, volume, true, LOOK_LIMIT)?;
+        context.output.say(&format!("{node}: {volume}: {what}"));
+        offers.push(format!("{volume}: {what}"));
+    }
+    if wanted.dry_run {
+        context.output.summary(Summary {
+            dry_run: true,
+            targets: vec![TargetSummary::named(node.to_string())],
+            ..Summary::blank()
+        });
+        return Ok(0);
+    }
+    agree(wanted, &offers, context)?;
+    let mut summary = Summary::blank();
+    let mut target = TargetSummary::named(node.to_string());
+    for volume in &volumes {
+        let (state, bytes, what) = ask(&agents, &node, volume, false, UNDO_LIMIT)?;
+        context.output.result(&format!(
+            "{node}: {volume} is as it was ({what}), {state}{}",
+            match state {
+                NodeState::Consistent => "",
+                _ => "; its services stay down: no run's proof of these bytes holds, `lockstep resync` makes one",
+            }
+        ));
+        target.bytes_written += bytes;
+        target.state = word(state);
+        summary.changed = true;
+    }
+    summary.targets = vec![target];
+    context.output.summary(summary);
+    Ok(0)
+}
+
+fn word(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Unknown => VolumeState::Unknown,
+        NodeState::Consistent => VolumeState::Consistent,
+        NodeState::Inconsistent => VolumeState::Inconsistent,
+        NodeState::Failed => VolumeState::Failed,
+    }
+    .word()
+}
+
+fn ask(
+    agents: &Agents,
+    node: &NodeName,
+    volume: &VolumeName,
+    dry_run: bool,
+    limit: Duration,
+) -> Result<(NodeState, u64, Words), Failure> {
+    let ask = Ask::Undo {
+        volume: volume.clone(),
+        who: Words::new(&who()),
+        dry_run,
+    };
+    match ask_once(agents.reach(), node, &ask, limit)? {
+        Answer::Undone {
+            state,
+            bytes,
+            hooks,
+            what,
+        } => {
+            for hook in &hooks {
+                if let Some(error) = &hook.error {
+                    tracing::warn!(%node, "{} failed: {error}", hook.moment);
+                }
+            }
+            Ok((state, bytes, what))
+        }
+        _ => Err(out_of_turn(node)),
+    }
+}
+
+fn agree(wanted: &Wanted<'_>, offers: &[String], context: &Context) -> Result<(), Failure> {
+    if wanted.yes {
+        return Ok(());
+    }
+    let name = wanted.name;
+    let refused = |why: &str| {
+        let message = format!("`{name}` on `{}` would be overwritten{why}", wanted.node);
+        Failure::new(FailureKind::NotConfirmed, message).hint("give --yes to agree beforehand")
+    };
+    if !is_attended() {
+        return Err(refused(", and there is no terminal to ask on"));
+    }
+    let mut question = format!(
+        "What {} holds now will be overwritten and lost:\n",
+        wanted.node
+    );
+    for offer in offers {
+        question.push_str(&format!("  {}\n", plain(offer)));
+    }
+    question.push_str(&format!("Type the name `{name}` to go on: "));
+    match is_answered(&question, name, &context.output, &Cancel::new()) {
+        true => Ok(()),
+        false => Err(refused(": not confirmed")),
+    }
+}
