@@ -27,7 +27,7 @@ mod runs;
 mod tell;
 mod terms;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lockstep_cluster::claim::{Epoch, RunName};
@@ -59,6 +59,9 @@ pub struct Primary {
     reach: Arc<dyn Reach>,
     runs: Runs,
     sink: Box<dyn EndSink>,
+    /// Held from a look at the promised epochs to the admission, so that two runs never find the
+    /// same next one.
+    beginning: Mutex<()>,
 }
 
 impl Primary {
@@ -70,6 +73,7 @@ impl Primary {
             reach,
             runs: Runs::default(),
             sink,
+            beginning: Mutex::default(),
         }
     }
 
@@ -146,11 +150,12 @@ impl Primary {
         let config = self.current.get();
         let job = Job::resolve(&config, &*self.reach, caller, ask, plans)?;
         let (run, name) = random_run()?;
+        if job.ask.aim == Aim::Resync {
+            job.check_health(&run)?;
+        }
+        let _begins = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
         let epoch = match job.ask.aim {
-            Aim::Resync => {
-                job.check_health(&run)?;
-                Some(job.next_epoch(&*self.reach)?)
-            }
+            Aim::Resync => Some(job.next_epoch(&*self.reach)?),
             Aim::Plan | Aim::Verify => None,
         };
         let live = Live::new(
