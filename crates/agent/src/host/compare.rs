@@ -1,5 +1,6 @@
 //! A comparison: nothing is claimed, stopped or written.
 
+use lockstep_cluster::claim::RunName;
 use lockstep_cluster::value::{NodeName, SnapshotWord};
 use lockstep_engine::{ServeOptions, SnapshotChoice, Stillness, TakenSnapshot, Together};
 use lockstep_protocol::Failure;
@@ -117,7 +118,7 @@ impl Frozen {
             volumes: vec![(ground.path.clone(), choice)],
             stillness: Stillness::default(),
             state_dir: ground.state_dir.clone(),
-            run: ask.run.to_string(),
+            run: snapshot_run(&ask.run),
             watchdog: Together::own_watchdog(),
         };
         match together.take() {
@@ -144,6 +145,13 @@ impl Drop for Frozen {
             tracing::warn!("a snapshot stays: {}", failure.message);
         }
     }
+}
+
+/// Names of snapshots have no room for everything that a run's name may hold.
+fn snapshot_run(run: &RunName) -> String {
+    let mut hash = blake3::hash(run.as_str().as_bytes()).to_hex().to_string();
+    hash.truncate(32);
+    hash
 }
 
 /// How this node's volume is frozen: as it would be if the node were primary.

@@ -169,6 +169,19 @@ impl Lab {
         file.write_all_at(b"precious", 8192).unwrap();
     }
 
+    /// Everything beside the volumes, and the volumes.
+    pub(super) fn files_of_b(&self) -> Vec<PathBuf> {
+        let mut found = vec![self.dir().join("b")];
+        let mut at = 0;
+        while let Some(path) = found.get(at) {
+            at += 1;
+            let inner = fs::read_dir(path).into_iter().flatten();
+            found.extend(inner.map(|entry| entry.unwrap().path()).collect::<Vec<_>>());
+        }
+        found.sort();
+        found
+    }
+
     pub(super) fn is_equal(&self) -> bool {
         fs::read(self.dir().join("a/data.img")).unwrap() == fs::read(self.target()).unwrap()
     }
