@@ -282,8 +282,11 @@ impl NodeFacts {
         });
         // Where the pages are not known, another root says that there are some.
         let moved = self.last_root.is_some_and(|last| last != self.root);
-        let unknown = (self.pages_newer.is_none() && moved)
-            .then(|| "was changed since its last resync; those changes will be lost".to_owned());
+        let unknown = (self.pages_newer.is_none() && moved).then(|| {
+            // A page that is equal to the primary's is not overwritten, whoever changed it.
+            let pages = self.bytes_differing.div_ceil(PAGE_BYTES);
+            format!("has changes newer than its last resync, which will be lost: at most {pages} pages")
+        });
         let foreign = (self.ownership == Ownership::Foreign)
             .then(|| "holds data that lockstep never wrote, which will be lost".to_owned());
         let state = match self.state {

@@ -81,7 +81,7 @@ fn what_would_be_lost_is_a_warning() {
         ..facts("db2")
     });
     assert!(
-        moved.contains("was changed since its last resync"),
+        moved.contains("newer than its last resync, which will be lost: at most"),
         "{moved}"
     );
     let foreign = warned(NodeFacts {
