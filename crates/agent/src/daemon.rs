@@ -20,7 +20,7 @@ use crate::answer::Answerer;
 use crate::config::{Config, Current};
 use crate::host::Host;
 use crate::net::{Net, NetTalk, addresses, usable};
-use crate::primary::{Caller, EndSink, Primary};
+use crate::primary::{Caller, EndSink, Primary, thaw_owed};
 
 /// Threads that move packets of calls; the data of runs has its own.
 const NET_THREADS: usize = 2;
@@ -86,6 +86,7 @@ impl Agent {
         let current = Current::new(config);
         let host = Arc::new(Host::new(current.clone()));
         host.recover();
+        thaw_owed(&current.get());
         let named = current.clone();
         let net = Net::new(
             move || Arc::new(named.get().cluster.clone()),

@@ -14,12 +14,14 @@
 //! | `part` | a secondary's part of a run |
 //! | `resync` | overwrites; `compare`: plans and verifies |
 //! | `files` | configuration files, from here to there |
+//! | `owed` | what a killed agent left still |
 //! | `rates` | how fast it went the last time |
 
 mod authority;
 mod compare;
 mod files;
 mod job;
+mod owed;
 mod part;
 mod rates;
 mod resync;
@@ -37,6 +39,7 @@ use lockstep_protocol::{Failure, FailureKind};
 
 pub use authority::Caller;
 pub use job::{Job, own_role, roles};
+pub(crate) use owed::thaw_owed;
 pub use runs::{Live, Runs};
 
 use crate::config::Current;
@@ -153,7 +156,10 @@ impl Primary {
         if job.ask.aim == Aim::Resync {
             job.check_health(&run)?;
         }
-        let _begins = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
+        let _begins = self
+            .beginning
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let epoch = match job.ask.aim {
             Aim::Resync => Some(job.next_epoch(&*self.reach)?),
             Aim::Plan | Aim::Verify => None,

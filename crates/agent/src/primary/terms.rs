@@ -8,6 +8,7 @@ use lockstep_cluster::file::{Moment, Volume};
 use lockstep_cluster::value::{Argv, SnapshotWord};
 use lockstep_engine::{Compression, SnapshotChoice, StillHook, Stillness};
 
+use super::owed::hook_name;
 use crate::wire::{CompressWord, Hex32, RunTerms, ServeTerms};
 
 const MIN_LEVEL: i32 = -7;
@@ -73,7 +74,7 @@ pub(super) fn stillness<'a>(
     let mut limit = Duration::ZERO;
     for volume in volumes {
         let hook = StillHook {
-            name: format!("freeze of {}", volume.name),
+            name: hook_name(&volume.name),
             before: argv(volume.hooks.at(Moment::Freeze)),
             after: argv(volume.hooks.at(Moment::Thaw)),
             environment: environment.to_vec(),
