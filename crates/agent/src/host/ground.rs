@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirEntryExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -83,6 +83,19 @@ impl Ground {
             epoch: newest.map_or(0, |record| record.epoch),
             forgot: ledger.was_damaged().is_some(),
         })
+    }
+
+    /// The damaged stores that the ledger set aside, each with its inode.
+    pub(super) fn set_aside(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.state_dir).into_iter().flatten();
+        let described = entries.flatten().filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let is_store = name.starts_with("ledger.redb.damaged");
+            is_store.then(|| format!("{name} {}", entry.ino()))
+        });
+        let mut all: Vec<String> = described.collect();
+        all.sort();
+        all
     }
 
     /// Whether there is nothing to lose: no file, an empty one, or nothing but zeros. In doubt there

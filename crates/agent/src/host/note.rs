@@ -56,6 +56,8 @@ pub(super) struct Note {
     pub(super) configured: bool,
     /// Files that are to be put in place with the data.
     pub(super) files: Vec<Staged>,
+    /// Damaged stores of the ledger that were set aside before: one more, and it has forgotten.
+    pub(super) set_aside: Vec<String>,
     /// What the ledger said of the volume, and after it of the others of its group.
     pub(super) before: Vec<Before>,
 }
@@ -220,6 +222,7 @@ pub(super) mod tests {
             usable: false,
             configured: false,
             files: Vec::new(),
+            set_aside: Vec::new(),
             before: vec![Before {
                 volume: "data".parse().unwrap(),
                 state: NodeState::Consistent,

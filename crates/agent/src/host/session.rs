@@ -240,6 +240,7 @@ impl Session<'_> {
                 None => self.staged.clone(),
                 Some(_) => Vec::new(),
             },
+            set_aside: services.ground.set_aside(),
             before: services.before(self.ask.group)?,
         })
     }

@@ -111,7 +111,11 @@ impl<'a> Services<'a> {
                 let why = format!("`{}` is on this node no more", before.volume);
                 return Err(Failure::new(FailureKind::Guard, why));
             };
-            all.push(ground.now()?);
+            let now = ground.now()?;
+            all.push(Now {
+                forgot: now.forgot || ground.set_aside() != note.set_aside,
+                ..now
+            });
         }
         Ok(all)
     }

@@ -64,6 +64,21 @@ fn services_come_back_on_data_that_nothing_was_done_to() {
     recovers(&lab, &was_down, &[], false);
 }
 
+/// A ledger that lost its store says nothing of a volume, as one that never said anything.
+#[test]
+fn a_ledger_that_forgot_is_not_one_that_had_nothing_to_say() {
+    let lab = Lab::new();
+    let (_, note) = noted(&lab);
+    recovers(&lab, &note, &["start", "check"], true);
+    let serving = Note {
+        serving: true,
+        ..note.clone()
+    };
+    recovers(&lab, &serving, &[], false);
+    fs::write(lab.dir().join("state/ledger.redb.damaged-1"), b"").unwrap();
+    recovers(&lab, &note, &[], false);
+}
+
 #[test]
 fn services_come_back_on_data_that_this_run_made_consistent() {
     let lab = Lab::synced(5);
