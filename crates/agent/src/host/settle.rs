@@ -181,7 +181,8 @@ impl<'a> Services<'a> {
         self.start(&note, is_cancelled, settled)
     }
 
-    fn start(
+    /// Runs `start` and `check`; the note is gone once `start` ended well.
+    pub(super) fn start(
         &self,
         note: &Note,
         is_cancelled: &dyn Fn() -> bool,
@@ -193,8 +194,9 @@ impl<'a> Services<'a> {
         let has_run = report.is_some();
         let started = took(report, settled);
         crash::point("host.started");
-        let removed = self.notes().remove(note.id);
+        // What did not start is down, and the note says so until it does.
         started?;
+        let removed = self.notes().remove(note.id);
         if has_run {
             let since = super::now_unix_ms().saturating_sub(note.stopped_unix_ms);
             settled.downtime_seconds = Some(since as f64 / 1000.0);

@@ -1,5 +1,6 @@
 //! Bringing a volume back to what it held before its last run.
 
+use lockstep_cluster::claim::{Epoch, RunName};
 use lockstep_cluster::file::Moment;
 use lockstep_cluster::plan::NodeState;
 use lockstep_cluster::value::VolumeName;
@@ -8,10 +9,11 @@ use lockstep_engine::{
 };
 use lockstep_protocol::{Failure, FailureKind};
 
+use super::note::{Found, Note};
 use super::permit::guard;
+use super::settle::{Services, Settled};
 use super::{Host, ground_of, serve_options};
-use crate::hook::About;
-use crate::wire::{Answer, HookReport, Words};
+use crate::wire::{Answer, Words};
 
 /// Agrees to what was asked for by whoever may.
 struct Agreed;
@@ -78,43 +80,79 @@ impl Host {
             ));
         }
         let _hands = seat.hands();
-        let mut hooks = Vec::new();
-        let mut run = |moment, state| {
-            let about = About {
-                volume,
-                path,
-                node: &config.node,
-                primary: None,
-                run: None,
-                state,
-            };
-            let report = about.run(moment, &|| false);
-            let failed = report.as_ref().and_then(|report| report.error.clone());
-            hooks.extend(report);
-            failed
+        let services = Services {
+            config: &config,
+            volume,
+            path,
+            ground: &ground,
         };
-        if let Some(why) = run(Moment::Stop, state) {
-            return Err(Failure::new(
-                FailureKind::Preflight,
-                format!("the services of `{name}` do not stop: {why}"),
-            ));
-        }
-        let done = match ask_rollback(rollback(), Wish::Restore, &Agreed)? {
-            Asked::Done(done) => done,
-            Asked::Looked(_) => return Err(defect()),
+        let mut settled = Settled::default();
+        let note = self.stop(&services, &offered, seat.newest_epoch(), &mut settled)?;
+        let done = match ask_rollback(rollback(), Wish::Restore, &Agreed) {
+            Ok(Asked::Done(done)) => done,
+            Ok(Asked::Looked(_)) => return Err(defect()),
+            Err(failure) => {
+                // If nothing was changed, everything goes on as before.
+                services.settle(note, false, &|| false);
+                return Err(failure);
+            }
         };
         let state = ground.look()?.state;
         if state == NodeState::Consistent {
-            run(Moment::Start, state);
-            run(Moment::Check, state);
+            // What was put back is proved, but by no run that pointed it at a primary.
+            let _ = services.start(&note, &|| false, &mut settled);
         }
         self.see(&config, name);
         Ok(Answer::Undone {
             state,
             bytes: done.bytes_written,
-            hooks: hooks as Vec<HookReport>,
+            hooks: settled.hooks,
             what,
         })
+    }
+}
+
+impl Host {
+    /// Stops what uses the volume, and has noted it before. A service that does not stop is started.
+    fn stop(
+        &self,
+        services: &Services<'_>,
+        offered: &Rollback,
+        epoch: Option<Epoch>,
+        settled: &mut Settled,
+    ) -> Result<Note, Failure> {
+        let run: RunName = format!("undo-of-{}", offered.run).parse().map_err(|_| {
+            Failure::new(FailureKind::Internal, "the undone run has a strange name")
+        })?;
+        let mut note = Note {
+            id: services.volume.id,
+            volume: services.volume.name.clone(),
+            run,
+            epoch: epoch.or(Epoch::new(1)).ok_or_else(defect)?,
+            primary: services.config.node.clone(),
+            stopped_unix_ms: super::now_unix_ms(),
+            group: false,
+            was_down: services.notes().read(services.volume.id) != Found::Nothing,
+            serving: false,
+            usable: false,
+            configured: false,
+            files: Vec::new(),
+            set_aside: services.ground.set_aside(),
+            before: services.before(false)?,
+        };
+        services.keep(&note)?;
+        let run = (&note.run, note.epoch);
+        let report = services.hook(Moment::Stop, &note.primary, run, &|| false);
+        let failed = report.as_ref().and_then(|report| report.error.clone());
+        settled.hooks.extend(report);
+        if let Some(why) = failed {
+            services.settle(note, false, &|| false);
+            let message = format!("nothing was changed, for a service does not stop: {why}");
+            return Err(Failure::new(FailureKind::Preflight, message));
+        }
+        note.serving = true;
+        services.keep(&note)?;
+        Ok(note)
     }
 }
 

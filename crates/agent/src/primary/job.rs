@@ -16,7 +16,7 @@ use super::Caller;
 use crate::config::Config;
 use crate::hook::About;
 use crate::reach::{Reach, ask_all};
-use crate::wire::{Answer, Ask, RoleWord, RunAsk};
+use crate::wire::{Aim, Answer, Ask, RoleWord, RunAsk};
 
 /// How long a node may take for a word about itself, beyond what a probe may take.
 const WORD_LIMIT: Duration = Duration::from_secs(5);
@@ -103,6 +103,30 @@ fn role_of(answer: Result<Answer, Failure>) -> Probed {
     }
 }
 
+/// Services would start on volumes of two instants.
+fn refuse_part_of_group(
+    config: &Config,
+    selection: &Selection<'_>,
+    name: &str,
+) -> Result<(), Failure> {
+    let [alone] = selection.volumes.as_slice() else {
+        return Ok(());
+    };
+    let mut groups = config.cluster.groups.iter();
+    let group = groups.find(|group| group.volumes.len() > 1 && group.volumes.contains(&alone.name));
+    match group {
+        Some(group) if group.name.as_str() != name => Err(Failure::new(
+            FailureKind::Guard,
+            format!(
+                "`{name}` is one of the volumes of `{}`, which go together",
+                group.name
+            ),
+        )
+        .hint(format!("resync `{}`", group.name))),
+        _ => Ok(()),
+    }
+}
+
 impl Job {
     /// # Errors
     /// Whatever speaks against it, before anything was touched.
@@ -133,7 +157,7 @@ impl Job {
                         ask.name
                     );
                     return Err(Failure::new(FailureKind::Preflight, message)
-                        .hint("resync each volume by its own name"));
+                        .hint("let the same node be the primary of all volumes of the group"));
                 }
                 _ => all = Some(roles),
             }
@@ -152,6 +176,9 @@ impl Job {
         let targets = selection
             .targets(first, &roles)
             .map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
+        if ask.aim == Aim::Resync {
+            refuse_part_of_group(config, &selection, ask.name.as_str())?;
+        }
         let who = match ask.who.as_str() {
             "" => caller.to_string(),
             given => format!("{caller} ({given})"),
