@@ -328,10 +328,20 @@ impl Found {
 
     /// What the ledger said of the volume before the first run that the undo takes back.
     fn before(&self, history: &[LedgerRecord]) -> Option<LedgerRecord> {
-        let first = history
+        let run = history
             .iter()
-            .position(|record| record.run == self.record.run)?;
-        history.get(first + 1).cloned()
+            .position(|record| record.run == self.record.run);
+        let earlier = match run {
+            Some(run) => run + 1,
+            // The run was killed before the ledger heard of it, and whoever tried to take it back since
+            // had nothing to restore.
+            None => {
+                let of_it = format!("{UNDO_OF}{}", self.record.run);
+                let tried = history.iter().take_while(|record| record.source == of_it);
+                tried.count()
+            }
+        };
+        history.get(earlier).cloned()
     }
 }
 

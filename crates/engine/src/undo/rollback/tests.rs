@@ -307,6 +307,31 @@ fn an_undo_that_made_way_for_another_is_not_taken_for_it() {
 }
 
 #[test]
+fn a_run_that_the_ledger_never_heard_of_leaves_what_there_was_proved() {
+    for rollbacks in [0, 2] {
+        let lab = Lab::new();
+        lab.consistent(FIRST, ProofLevel::Full);
+        let keeping = lab.keeping(SECOND);
+        keeping.record_root(lab.root()).unwrap();
+        drop(keeping);
+        for rollback in 0..rollbacks {
+            // Killed as soon as the ledger knew of it.
+            let facts = RunFacts {
+                run: format!("{rollback:032x}"),
+                source: format!("{UNDO_OF}{SECOND}"),
+                who: "test".to_owned(),
+                started_unix_ms: 3,
+            };
+            let claim = lab.ledger().claim(&lab.key(), facts).unwrap();
+            claim.overwrite(Some(lab.identity())).unwrap().abandon();
+        }
+        let done = lab.undo().unwrap();
+        assert_eq!(done.state, "consistent", "after {rollbacks} rollbacks");
+        assert!(lab.contents() == lab.before);
+    }
+}
+
+#[test]
 fn hashing_may_take_longer_than_any_limit() {
     let lab = Lab::new();
     lab.second_run(ProofLevel::Full, true);
