@@ -14,7 +14,7 @@
 //! 6. Its old size; its old bytes; flush.
 //! 7. Hash all of it from the medium; it must have the root that it had before the run. If nobody knew
 //!    that root, every byte that was put back is compared, or the clone is hashed too.
-//! 8. Seal; remove the clone or snapshot, then the undo.
+//! 8. Seal; remove the image, then the undo.
 //! 9. `consistent`, if the ledger's record before the run says so of exactly this root and size, by a
 //!    proof that read all of it; otherwise the ledger stays at `inconsistent`, for nobody has proved
 //!    what these bytes are.
