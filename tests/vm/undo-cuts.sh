@@ -19,6 +19,8 @@
 #   kept_in                   what the undo is, by the run's summary
 #   nothing_is_held           fails if anything is left of an image
 #   moments                   how many cuts in the run, and how many in the rollback
+#   verdicts                  what some cut must have left: old, mixed, inconsistent or new;
+#                             and what some undo must have done: restored, nothing
 #   is_excused                whether /tmp/events tell why no image can be made at all;
 #                             then, and only then, the same run may refuse to overwrite
 
@@ -113,7 +115,7 @@ choose_cuts() {
       if (unflushed > most) { most = unflushed; widest = $1 }
       unflushed = 0
     }
-    { unflushed += $4 }' /tmp/log | sort -n -k 1,1 -k 2,2 | uniq
+    int($2 / 4) % 2 == 0 { unflushed += $4 }' /tmp/log | sort -n -k 1,1 -k 2,2 | uniq
 }
 
 judge() { # WHEN; sets verdict
@@ -196,7 +198,7 @@ cut_everywhere() {
     cut_and_check "$number" "$cut" "$percent"
   done </tmp/cuts
   # Otherwise nothing was put to the test.
-  for verdict in old mixed new restored nothing; do
+  for verdict in $verdicts; do
     grep -q "$verdict" /tmp/verdicts || fail "no cut was $verdict"
   done
   say "$(wc -l </tmp/cuts) cuts: $(sort /tmp/verdicts | uniq -c | tr -s ' \n' ' ')"

@@ -38,7 +38,8 @@ pub(super) struct Keep {
     subject: Option<Subject>,
     offer: Offer,
     kept: RwLock<Option<Keeping>>,
-    /// Why nothing may be overwritten any more: the undo is neither kept nor durably given up.
+    /// Why nothing may be overwritten any more: the undo is neither kept nor durably given up, or it
+    /// could not be begun.
     /// Written only under the lock of `kept`.
     broken: Mutex<Option<Failure>>,
     kind: Mutex<Option<UndoKind>>,
@@ -163,13 +164,19 @@ impl Keep {
         let Some(subject) = &self.subject else {
             return Ok(());
         };
+        // Every thread that is about to write comes by here; one failure is enough.
+        self.is_unbroken()?;
         let begun = match subject.policy.mode {
             UndoMode::Off => release_older(subject).map(|()| None),
             UndoMode::Auto | UndoMode::Require => self.continued_or_new(subject),
         };
         match begun {
             Ok(keeping) => self.take(keeping),
-            Err(failure) if subject.policy.mode != UndoMode::Auto => return Err(failure),
+            Err(failure) if subject.policy.mode != UndoMode::Auto => {
+                let _kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+                *lock(&self.broken) = Some(failure.clone());
+                return Err(failure);
+            }
             Err(failure) => {
                 release_older(subject)?;
                 *lock(&self.why) = failure.message;
