@@ -326,8 +326,8 @@ impl Listener<'_> {
 
     fn tell(&self, done: &RolledBack, offer: Option<&Rollback>) {
         let name = self.name;
-        // A clone is all of what there was; a log is what the run overwrote of it.
-        let is_proved = offer.is_some_and(|offer| offer.root.is_some() || offer.kind == "reflink");
+        // An image is all of what there was; a log is what the run overwrote of it.
+        let is_proved = offer.is_some_and(|offer| offer.root.is_some() || offer.kind != "log");
         self.output.result(&match (&done.root, done.state.as_str()) {
             (None, _) => format!("{name}: what was kept of it is released"),
             (Some(root), "consistent") => {
@@ -356,6 +356,7 @@ fn sentence(name: &str, offer: &Rollback) -> String {
         time(offer.created_unix_ms),
         match offer.kind.as_str() {
             "reflink" => "clone",
+            "thin" => "thin snapshot",
             _ => "log",
         },
         time(offer.until_unix_ms)
@@ -369,7 +370,9 @@ fn word(state: &str) -> Option<&'static str> {
 }
 
 fn kind(kind: &str) -> Option<&'static str> {
-    ["reflink", "log"].into_iter().find(|word| *word == kind)
+    ["reflink", "thin", "log"]
+        .into_iter()
+        .find(|word| *word == kind)
 }
 
 fn list(context: &Context) -> Result<u8, Failure> {

@@ -63,8 +63,9 @@ impl Drop for Writer {
     }
 }
 
-/// The number of the last page written, if the pages are those of one instant.
-fn instant(path: &Path) -> Option<u64> {
+/// The number of the last page written, if the pages are those of one instant. Stores to a mapping are
+/// no single step: there the last page may be half written.
+fn instant(path: &Path, how: &str) -> Option<u64> {
     let bytes = fs::read(path).unwrap();
     let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
     let pages = 0..usize::try_from(TURN).unwrap();
@@ -73,7 +74,8 @@ fn instant(path: &Path) -> Option<u64> {
         let (head, tail) = (number(page * 4096), number(page * 4096 + 4088));
         // The newest number of this page that is not newer than the last one of all.
         let expected = last - (last - page as u64) % TURN;
-        head == expected && tail == expected
+        let is_half = how == "mmap" && expected == last && tail + TURN == last;
+        head == expected && (tail == expected || is_half)
     });
     whole.then_some(last)
 }
@@ -137,7 +139,7 @@ fn a_target_is_one_instant_of_a_source_that_is_never_left_alone() {
             let events = field.sync(&["--snapshot", "auto"]).exits(0);
             drop(writer);
             let target = field.stand.path("b");
-            assert!(instant(&target).is_some(), "{kind}, {how}: torn");
+            assert!(instant(&target, how).is_some(), "{kind}, {how}: torn");
             assert_eq!(events.summary()["snapshot"], "reflink");
             assert_eq!(events.summary()["consistency"], "point-in-time");
             let images = field.images();

@@ -52,6 +52,22 @@ pub(crate) struct Untouched {
     files: Vec<(Vec<u8>, i64, i64, u64)>,
 }
 
+/// Whatever a test leaves mounted in its folder would keep the folder, and its images, for ever.
+impl Drop for Stand {
+    fn drop(&mut self) {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let mount_points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        let mut own: Vec<&str> = mount_points
+            .filter(|at| Path::new(at).starts_with(self.folder()))
+            .collect();
+        // Inner ones come later, and go first.
+        own.reverse();
+        for at in own {
+            let _ = Command::new("umount").arg(at).status();
+        }
+    }
+}
+
 impl Stand {
     pub(crate) fn new() -> Stand {
         Stand {

@@ -21,6 +21,7 @@ mod cancel;
 mod clock;
 mod distrust;
 mod doubt;
+mod durable;
 mod failures;
 mod guard;
 mod hash;

@@ -212,6 +212,8 @@ pub enum UndoStage {
 pub enum UndoKind {
     /// A clone of the whole file.
     Reflink,
+    /// A thin snapshot of the whole logical volume.
+    Thin,
     /// A log of the overwritten pages.
     Log,
 }
@@ -222,6 +224,7 @@ impl UndoKind {
     pub fn word(self) -> &'static str {
         match self {
             UndoKind::Reflink => "reflink",
+            UndoKind::Thin => "thin",
             UndoKind::Log => "log",
         }
     }

@@ -145,7 +145,8 @@ fn why_not_kept(run: &Run<'_>, target: &Target) -> Option<String> {
 /// At worst, each page has a record of its own in a log.
 fn needed_bytes(kind: UndoKind, overwritten: u64) -> u64 {
     match kind {
-        UndoKind::Reflink => overwritten,
+        // Of a thin pool there is room for the whole volume, or it is not offered.
+        UndoKind::Reflink | UndoKind::Thin => overwritten,
         UndoKind::Log => {
             let heads = overwritten
                 .div_ceil(PAGE_SIZE as u64)

@@ -15,25 +15,27 @@
 //!
 //! | file of the state directory | content |
 //! | --- | --- |
-//! | `reliance/V.json` | one [`Document`]; `V` is 32 hex digits of the hash of the volume's name |
+//! | `reliance/V.json` | a line with one [`Document`], and one with the BLAKE3 of its bytes in 64 hex digits; `V` is 32 hex digits of the hash of the volume's name |
 //! | `reliance/V.json.new` | one being written; the next writer replaces it |
 //! | `reliance/V.lock` | flock: held for one change; never removed |
 //!
-//! A change is written beside, flushed, renamed, and the folder flushed. A file that cannot be read is
-//! left where it is: nobody knows then who rests on what, and no delta is used.
+//! A change is written beside, flushed, renamed, and the folder flushed. A file that cannot be read, or
+//! of which one bit is another, is left where it is: nobody knows then who rests on what, and no delta
+//! is used.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use lockstep_protocol::limits::MAX_DOUBTED_RUNS;
 use serde::{Deserialize, Serialize};
 
 use crate::doubt::run_name;
+use crate::durable;
 
 const FOLDER: &str = "reliance";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Longest file that is read, and written.
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -222,7 +224,7 @@ impl Reliance {
     }
 
     fn lock(&self) -> io::Result<File> {
-        make_folder(self.path.parent().unwrap_or(Path::new(".")))?;
+        durable::make_folder(self.path.parent().unwrap_or(Path::new(".")))?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(self.path.with_extension("lock"))?;
@@ -239,21 +241,6 @@ impl Reliance {
     }
 }
 
-/// For its owner alone, and as durable as what will be in it.
-fn make_folder(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(folder)?;
-    flush_parent(folder)
-}
-
-fn flush_parent(path: &Path) -> io::Result<()> {
-    path.parent()
-        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-}
-
 fn read(path: &Path) -> io::Result<Document> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -262,34 +249,47 @@ fn read(path: &Path) -> io::Result<Document> {
     };
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    let document: Document = serde_json::from_slice(&bytes)?;
-    let is_ours = document.v == FORMAT && bytes.len() as u64 <= MAX_BYTES;
-    is_ours.then_some(document).ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            "it is not what this version writes",
-        )
-    })
-}
-
-fn write(path: &Path, document: &Document) -> io::Result<()> {
-    let bytes = serde_json::to_vec(document)?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    let new = path.with_extension("json.new");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&new)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    flush_parent(path)
+    decode(&bytes)
+}
+
+fn write(path: &Path, document: &Document) -> io::Result<()> {
+    let bytes = encode(document)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    durable::replace(path, &bytes)
+}
+
+fn encode(document: &Document) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(document)?;
+    let sum = blake3::hash(&bytes).to_hex();
+    bytes.extend([b"\n", sum.as_bytes(), b"\n"].concat());
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8]) -> io::Result<Document> {
+    let damaged = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+    // JSON as it is written here has no end of line in it.
+    let end = bytes.iter().position(|byte| *byte == b'\n');
+    let (text, sum) = bytes.split_at(end.ok_or_else(|| damaged("its checksum is missing"))?);
+    let expected = blake3::hash(text).to_hex();
+    if sum != [b"\n", expected.as_bytes(), b"\n"].concat() {
+        return Err(damaged("its checksum is another"));
+    }
+    let document: Document = serde_json::from_slice(text)?;
+    let is_ours = document.v == FORMAT;
+    is_ours
+        .then_some(document)
+        .ok_or_else(|| damaged("it is not what this version writes"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn run(number: u128) -> RunName {
         RunName(number.to_be_bytes())
@@ -403,10 +403,20 @@ mod tests {
         }
         let refused = reliance.change(Document::chain_ended).unwrap_err();
         assert!(refused.to_string().contains("rest on"), "{refused}");
-        let other_format = String::from_utf8(whole)
-            .unwrap()
-            .replace("\"v\":1", "\"v\":2");
-        fs::write(&reliance.path, other_format).unwrap();
-        assert!(reliance.look().is_err());
+        for bit in 0..8 * whole.len() {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&reliance.path, damaged).unwrap();
+            assert!(reliance.look().is_err(), "bit {bit}");
+        }
+        let later = Document {
+            v: FORMAT + 1,
+            ..changed
+        };
+        fs::write(&reliance.path, encode(&later).unwrap()).unwrap();
+        assert!(reliance.look().is_err(), "a later format");
+        // Nobody could tell damage to it.
+        fs::write(&reliance.path, serde_json::to_vec(&later).unwrap()).unwrap();
+        assert!(reliance.look().is_err(), "no checksum");
     }
 }

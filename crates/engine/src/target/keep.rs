@@ -1,14 +1,15 @@
 //! Keeps what a run overwrites, durably before it does.
 //!
 //! ```text
-//!   open      offer: a clone, a log, or nothing and why
+//!   open      offer: an image (a clone, a thin snapshot), a log, or nothing and why
 //!   begin     continue the undo of the runs that were interrupted; else release the older one and
 //!             begin another: its record is durable before the first byte changes
-//!   overwrite clone: nothing to do       log: append ─► commit ─► write
+//!   overwrite image: nothing to do       log: append ─► commit ─► write
 //!   finish    consistent: kept for its time       anything else: left to be continued
 //! ```
 //! With `--undo auto` it is given up, durably, where it stands in the way: no room for the log, or no
-//! room on a disk whose blocks the clone holds back.
+//! room on a disk whose blocks the image holds back. An image that cannot be made after all makes way
+//! for a log before anything is overwritten.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -28,8 +29,8 @@ use super::place::Place;
 use crate::clock::now;
 use crate::failures::{ledger_failed, sentence, volume_failed};
 use crate::undo::{
-    Offer, Stores, UndoMode, UndoPolicy, lasting, make_image, offer, release_image, release_strays,
-    undo_failed,
+    Offer, Stores, UndoMode, UndoPolicy, kind_of, lasting, make_image, offer, offer_log,
+    release_image, release_strays, undo_failed,
 };
 
 /// What a run keeps of its target.
@@ -37,7 +38,8 @@ pub(super) struct Keep {
     subject: Option<Subject>,
     offer: Offer,
     kept: RwLock<Option<Keeping>>,
-    /// Why nothing may be overwritten any more: the undo is neither kept nor durably given up.
+    /// Why nothing may be overwritten any more: the undo is neither kept nor durably given up, or it
+    /// could not be begun.
     /// Written only under the lock of `kept`.
     broken: Mutex<Option<Failure>>,
     kind: Mutex<Option<UndoKind>>,
@@ -133,7 +135,7 @@ impl Keep {
     pub(super) fn offered(&self) -> Option<UndoNote> {
         self.subject.as_ref()?;
         let (kept, bytes) = match &self.offer {
-            Offer::Image { room } => (Some(UndoKind::Reflink), *room),
+            Offer::Image { kind, room } => (Some(*kind), *room),
             Offer::Log { max_bytes, .. } => (Some(UndoKind::Log), *max_bytes),
             Offer::Nothing { .. } => (None, 0),
         };
@@ -162,13 +164,19 @@ impl Keep {
         let Some(subject) = &self.subject else {
             return Ok(());
         };
+        // Every thread that is about to write comes by here; one failure is enough.
+        self.is_unbroken()?;
         let begun = match subject.policy.mode {
             UndoMode::Off => release_older(subject).map(|()| None),
             UndoMode::Auto | UndoMode::Require => self.continued_or_new(subject),
         };
         match begun {
             Ok(keeping) => self.take(keeping),
-            Err(failure) if subject.policy.mode != UndoMode::Auto => return Err(failure),
+            Err(failure) if subject.policy.mode != UndoMode::Auto => {
+                let _kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+                *lock(&self.broken) = Some(failure.clone());
+                return Err(failure);
+            }
             Err(failure) => {
                 release_older(subject)?;
                 *lock(&self.why) = failure.message;
@@ -187,10 +195,7 @@ impl Keep {
         };
         let record = keeping.record();
         self.until.store(record.expires_unix_ms, Ordering::SeqCst);
-        *lock(&self.kind) = Some(match record.kept {
-            KeptIn::Image(_) => UndoKind::Reflink,
-            KeptIn::Log(_) => UndoKind::Log,
-        });
+        *lock(&self.kind) = Some(kind_of(&record.kept));
         *self.kept.write().unwrap_or_else(PoisonError::into_inner) = Some(keeping);
     }
 
@@ -199,31 +204,32 @@ impl Keep {
             return Ok(Some(keeping));
         }
         release_older(subject)?;
-        match &self.offer {
-            Offer::Nothing { .. } => Ok(None),
-            Offer::Image { .. } => {
-                let image = make_image(&subject.path, &subject.run).map_err(|error| {
-                    Failure::new(
-                        FailureKind::Preflight,
-                        format!("undo: {}", sentence(&error)),
-                    )
-                })?;
-                let begun = subject.is_in_its_place().and_then(|()| {
-                    state_store(subject)
-                        .begin_image(&subject.begin(), &image)
-                        .map_err(|error| undo_failed(&error))
-                });
-                if begun.is_err() {
-                    // The first failure counts; what stays is found by name.
-                    let _ = release_image(&image);
-                }
-                begun.map(Some)
+        let Offer::Image { .. } = self.offer else {
+            return begin_as_offered(subject, &self.offer);
+        };
+        match make_image(&subject.path, &subject.run) {
+            Ok(image) => begin_with_image(subject, &image).map(Some),
+            Err(error) => {
+                let why = sentence(&error);
+                tracing::warn!("undo: {why}; a log is tried");
+                // What is half made is in the way of the next one.
+                release_strays(&subject.path, None);
+                self.log_instead(subject, &why)
             }
-            Offer::Log { store, max_bytes } => store
-                .begin_log(&subject.begin(), *max_bytes)
-                .map(Some)
-                .map_err(|error| undo_failed(&error)),
         }
+    }
+
+    /// Whoever has agreed was told of an image; a log does the same.
+    fn log_instead(&self, subject: &Subject, why: &str) -> Result<Option<Keeping>, Failure> {
+        let mode = subject.policy.mode;
+        let offer = offer_log(subject.size, &subject.stores, mode);
+        if let Offer::Nothing { why: no_log } = &offer {
+            return Err(Failure::new(
+                FailureKind::Preflight,
+                format!("undo: {why}; nor is there room for a log: {no_log}"),
+            ));
+        }
+        begin_as_offered(subject, &offer)
     }
 
     /// What lies past the new end is kept before the file is cut.
@@ -317,10 +323,11 @@ impl Keep {
     /// trying again.
     pub(super) fn gives_way(&self) -> Result<bool, Failure> {
         let mode = self.subject.as_ref().map(|subject| subject.policy.mode);
-        let has_image = *lock(&self.kind) == Some(UndoKind::Reflink);
+        let kind = *lock(&self.kind);
+        let has_image = matches!(kind, Some(UndoKind::Reflink | UndoKind::Thin));
         if mode == Some(UndoMode::Auto) && has_image {
             self.gave_way.store(true, Ordering::SeqCst);
-            self.give_up("the target's disk is full, and its clone held space back".to_owned())?;
+            self.give_up("the target's disk is full, and its image held space back".to_owned())?;
         }
         Ok(self.gave_way.load(Ordering::SeqCst))
     }
@@ -335,7 +342,7 @@ impl Keep {
         if let KeptIn::Image(image) = keeping.record().kept
             && let Err(why) = release_image(&image)
         {
-            tracing::warn!("the clone stays: {why}");
+            tracing::warn!("the image stays: {why}");
         }
         if let Err(error) = keeping.abandon() {
             let failure = undo_failed(&error);
@@ -383,7 +390,7 @@ impl Keep {
                 let log = keeping.as_ref().and_then(Keeping::log);
                 log.map_or_else(|| lock(&self.root).log_bytes, |log| log.bytes())
             }
-            Some(UndoKind::Reflink) => bytes_written,
+            Some(UndoKind::Reflink | UndoKind::Thin) => bytes_written,
             None => 0,
         };
         Some(self.note(UndoStage::Ended, kind, bytes))
@@ -430,13 +437,13 @@ impl Keep {
 }
 
 impl Subject {
-    /// The clone is made by the volume's name, which could lead elsewhere by now.
+    /// An image is made by the volume's name, which could lead elsewhere by now.
     fn is_in_its_place(&self) -> Result<(), Failure> {
         let found = identify(&self.path).map(|found| lasting(&found.durable_text()));
         if found.is_ok_and(|identity| identity == self.identity) {
             return Ok(());
         }
-        let message = "undo: the target was replaced while it was cloned";
+        let message = "undo: the target was replaced while an image of it was made";
         Err(Failure::new(FailureKind::Guard, message))
     }
 
@@ -450,6 +457,29 @@ impl Subject {
             expires_unix_ms: self.policy.until(),
         }
     }
+}
+
+fn begin_as_offered(subject: &Subject, offer: &Offer) -> Result<Option<Keeping>, Failure> {
+    let Offer::Log { store, max_bytes } = offer else {
+        return Ok(None);
+    };
+    store
+        .begin_log(&subject.begin(), *max_bytes)
+        .map(Some)
+        .map_err(|error| undo_failed(&error))
+}
+
+fn begin_with_image(subject: &Subject, image: &[u8]) -> Result<Keeping, Failure> {
+    let begun = subject.is_in_its_place().and_then(|()| {
+        state_store(subject)
+            .begin_image(&subject.begin(), image)
+            .map_err(|error| undo_failed(&error))
+    });
+    if begun.is_err() {
+        // The first failure counts; what stays is found by name.
+        let _ = release_image(image);
+    }
+    begun
 }
 
 /// The undo of the newest interrupted run that has one, wherever it is.
@@ -472,7 +502,7 @@ fn continued(subject: &Subject) -> Result<Option<Keeping>, Failure> {
     Ok(None)
 }
 
-/// A clone that is gone or was touched restores nothing.
+/// An image that is gone or was touched restores nothing.
 fn usable(keeping: Keeping) -> Option<Keeping> {
     if let KeptIn::Image(image) = keeping.record().kept
         && let Err(why) = crate::undo::open_image(&image)
@@ -488,13 +518,11 @@ fn release_older(subject: &Subject) -> Result<(), Failure> {
         .stores
         .release(subject.key.as_str())
         .map_err(|error| undo_failed(&error))?;
-    if subject.is_file {
-        release_strays(&subject.path, None);
-    }
+    release_strays(&subject.path, None);
     Ok(())
 }
 
-/// Clones are written down in the state directory, whose store is the first.
+/// Images are written down in the state directory, whose store is the first.
 fn state_store(subject: &Subject) -> &UndoStore {
     subject.stores.state()
 }

@@ -97,7 +97,7 @@ pub(super) fn write(work: &Work<'_>, staged: Staged) -> Result<(), Failure> {
     applied(work, head.extent, Applied::Written { bytes })
 }
 
-/// A clone that holds back the disk's last space is given up, and what failed is tried again.
+/// An image that holds back the disk's last space is given up, and what failed is tried again.
 fn overwrite(work: &Work<'_>, staged: &Staged) -> Result<(), Failure> {
     let mut tries = 0;
     loop {

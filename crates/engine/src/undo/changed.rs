@@ -8,7 +8,7 @@ use lockstep_volume::{IoFailure, Target, Volume};
 /// What has to be known of a target before its undo is laid over it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Suspicion {
-    /// Nothing: a clone replaces all of it, and what was cut short has the pre-images of all that it
+    /// Nothing: an image replaces all of it, and what was cut short has the pre-images of all that it
     /// overwrote.
     None,
     /// That it is what the ledger says.

@@ -3,7 +3,8 @@
 //! | file | what is in it |
 //! | --- | --- |
 //! | `stores` | where undos are, and how they go |
-//! | `image` | a clone of the whole target |
+//! | `image` | a clone or thin snapshot of the whole target |
+//! | `copying` | laying a snapshot's bytes over the target |
 //! | `offer` | which way of keeping there is for a target |
 //! | `rollback`, `words` | bringing a target back, on its machine; what the two sides say |
 //! | `changed` | whether it may have been written to since |
@@ -11,6 +12,7 @@
 //! A run's own part is `target/keep`.
 
 mod changed;
+mod copying;
 mod image;
 mod offer;
 mod rollback;
@@ -20,15 +22,17 @@ mod words;
 use std::path::Path;
 use std::time::Duration;
 
-use lockstep_protocol::{Failure, FailureKind};
-use lockstep_undo::UndoError;
+use lockstep_protocol::{Failure, FailureKind, UndoKind};
+use lockstep_undo::{Kept, UndoError};
 
 pub(crate) use image::{
     make as make_image, open as open_image, release as release_image, release_strays,
 };
-pub(crate) use offer::{Offer, offer};
+pub(crate) use offer::{Offer, offer, offer_log};
 pub use rollback::{KeptUndo, LocalRollback, RollbackOptions, UNDO_OF, list_undos, serve_rollback};
 pub(crate) use stores::Stores;
+#[cfg(test)]
+use words::ask_within;
 pub use words::{Asked, Rollback, RollbackMonitor, RolledBack, Wish, ask_rollback};
 
 use crate::clock::now;
@@ -74,6 +78,14 @@ impl UndoPolicy {
     pub(crate) fn until(&self) -> u64 {
         let keep = u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX);
         now().saturating_add(keep)
+    }
+}
+
+/// What an undo restores from.
+pub(crate) fn kind_of(kept: &Kept) -> UndoKind {
+    match kept {
+        Kept::Image(description) => image::kind(description),
+        Kept::Log(_) => UndoKind::Log,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use lockstep_protocol::UndoKind;
 use lockstep_undo::UndoStore;
 
 use super::{Stores, UndoMode, image};
@@ -13,8 +14,8 @@ const LEAST_LOG_BYTES: u64 = 1 << 20;
 /// How what is overwritten can be kept.
 #[derive(Debug)]
 pub(crate) enum Offer {
-    /// In a clone, beside which so many bytes can be overwritten.
-    Image { room: u64 },
+    /// In an image of the whole, beside which so many bytes can be overwritten.
+    Image { kind: UndoKind, room: u64 },
     /// In a log of so many bytes at most.
     Log { store: UndoStore, max_bytes: u64 },
     /// Not at all.
@@ -29,9 +30,17 @@ pub(crate) fn offer(
     stores: &Stores,
     mode: UndoMode,
 ) -> Offer {
-    if is_file && let Ok(room) = image::room(volume) {
-        return Offer::Image { room };
+    match image::room(volume, is_file) {
+        Ok((kind, room)) => Offer::Image { kind, room },
+        Err(why) => {
+            tracing::debug!(%why, "there can be no image of the target");
+            offer_log(size, stores, mode)
+        }
     }
+}
+
+/// A log, wherever there is room for one.
+pub(crate) fn offer_log(size: u64, stores: &Stores, mode: UndoMode) -> Offer {
     let mut most: Option<(UndoStore, u64)> = None;
     let mut why = String::new();
     for store in stores.iter() {

@@ -14,7 +14,7 @@
 //! 6. Its old size; its old bytes; flush.
 //! 7. Hash all of it from the medium; it must have the root that it had before the run. If nobody knew
 //!    that root, every byte that was put back is compared, or the clone is hashed too.
-//! 8. Seal; remove the clone, then the undo.
+//! 8. Seal; remove the image, then the undo.
 //! 9. `consistent`, if the ledger's record before the run says so of exactly this root and size, by a
 //!    proof that read all of it; otherwise the ledger stays at `inconsistent`, for nobody has proved
 //!    what these bytes are.
@@ -29,20 +29,20 @@ use lockstep_ledger::{
     Record as LedgerRecord, RunFacts, Standing, State, VolumeKey, peek,
 };
 use lockstep_merkle::{Geometry, GroupIndex, Root};
-use lockstep_protocol::{Failure, FailureKind, VolumeState};
+use lockstep_protocol::{Failure, FailureKind, UndoKind, VolumeState};
 use lockstep_transport::{Link, LinkSender, memory_pair};
 use lockstep_undo::{
     Kept, PreRunRoot, Record, RestoreError, Restoring, State as UndoState, UndoStore, Unusable,
     check, restore,
 };
 use lockstep_volume::{
-    IoEngine, MappedCvs, OtherWriters, Target, TargetPlan, TargetRequest, Volume, VolumeKind,
-    canonical_target, identify, open_target,
+    Hold, IoEngine, MappedCvs, OtherWriters, Target, TargetPlan, TargetRequest, Volume, VolumeKind,
+    canonical_target, identify, open_source_with, open_target,
 };
 
 use super::changed::{Present, Suspicion, suspicion};
 use super::words::{Failed, Far, Near, Rollback, RolledBack, Wish, heard, say};
-use super::{Stores, image, lasting, undo_failed};
+use super::{Stores, copying, image, kind_of, lasting, undo_failed};
 use crate::clock::now;
 use crate::failures::{ledger_failed, sentence, target_unopened, volume_failed};
 use crate::hash::{fold_table, hash_volume, hashing_pool};
@@ -52,6 +52,8 @@ use crate::scan::{Scan, ScanFrom};
 
 /// How the ledger's records of rollbacks begin to name their source.
 pub const UNDO_OF: &str = "undo of run ";
+
+const NOT_KEPT: &str = "somebody wrote to it since, or its disk does not keep what is written: it is marked inconsistent";
 
 /// Where and how a target is brought back.
 #[derive(Clone, Debug)]
@@ -66,6 +68,9 @@ pub struct RollbackOptions {
     pub threads: usize,
     /// How the disk is read and written.
     pub io: IoEngine,
+    /// How long each extent takes to be hashed, besides.
+    #[cfg(test)]
+    pub(crate) delay: std::time::Duration,
 }
 
 /// A target on this machine, reached over a link in memory.
@@ -208,7 +213,7 @@ impl Found {
         }
     }
 
-    /// A rollback lets go of its clone only when all is back; killed right then, it leaves a record
+    /// A rollback lets go of its image only when all is back; killed right then, it leaves a record
     /// of which nothing can come any more. To be called by whoever holds the claim.
     fn forget_if_spent(&self, description: &[u8]) {
         let was_begun = self.record.state == UndoState::Restoring;
@@ -284,11 +289,7 @@ impl Found {
             peek(&options.state_dir, &self.key, &identity)
         });
         Rollback {
-            kind: match self.record.kept {
-                Kept::Image(_) => "reflink",
-                Kept::Log(_) => "log",
-            }
-            .to_owned(),
+            kind: kind_of(&self.record.kept).word().to_owned(),
             run: self.record.run.clone(),
             size: self.record.size,
             present_size: target.present_size().unwrap_or(0),
@@ -327,10 +328,20 @@ impl Found {
 
     /// What the ledger said of the volume before the first run that the undo takes back.
     fn before(&self, history: &[LedgerRecord]) -> Option<LedgerRecord> {
-        let first = history
+        let run = history
             .iter()
-            .position(|record| record.run == self.record.run)?;
-        history.get(first + 1).cloned()
+            .position(|record| record.run == self.record.run);
+        let earlier = match run {
+            Some(run) => run + 1,
+            // The run was killed before the ledger heard of it, and whoever tried to take it back since
+            // had nothing to restore.
+            None => {
+                let of_it = format!("{UNDO_OF}{}", self.record.run);
+                let tried = history.iter().take_while(|record| record.source == of_it);
+                tried.count()
+            }
+        };
+        history.get(earlier).cloned()
     }
 }
 
@@ -363,7 +374,12 @@ fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Fa
             found.forget_if_spent(description);
             unusable_image(found, &why)
         })?;
-        if image.size != found.record.size {
+        // A run may touch only the beginning of a device.
+        let fits = match image::kind(description) {
+            UndoKind::Thin => image.size >= found.record.size,
+            UndoKind::Reflink | UndoKind::Log => image.size == found.record.size,
+        };
+        if !fits {
             return Err(unusable_image(found, "it has another size"));
         }
     }
@@ -373,7 +389,7 @@ fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Fa
     refuse_if_changed(options, found, &ledger, &target)?;
     let (restoring, overwriting) = begun(found, &history, &target, claim, &rollback)?;
     tell(&link.sender, VolumeState::Inconsistent);
-    let restored = put_back(&restoring, &target)
+    let restored = put_back(options, &restoring, &target)
         .and_then(|bytes| Ok((proved(options, &restoring, &target)?, bytes)));
     let (root, bytes_written) = match restored {
         Ok(restored) => restored,
@@ -387,7 +403,7 @@ fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Fa
     if let Kept::Image(description) = &restoring.record().kept
         && let Err(why) = image::release(description)
     {
-        tracing::warn!("the clone stays: {why}");
+        tracing::warn!("the image stays: {why}");
     }
     let size = found.record.size;
     restoring.finish().map_err(|error| undo_failed(&error))?;
@@ -479,7 +495,11 @@ fn refuse_if_changed(
     }
 }
 
-fn put_back(restoring: &Restoring, target: &Target) -> Result<u64, Failure> {
+fn put_back(
+    options: &RollbackOptions,
+    restoring: &Restoring,
+    target: &Target,
+) -> Result<u64, Failure> {
     target
         .begin_overwrite()
         .map_err(|error| volume_failed(&error))?;
@@ -488,11 +508,18 @@ fn put_back(restoring: &Restoring, target: &Target) -> Result<u64, Failure> {
         return Ok(restored.bytes_written + restored.bytes_zeroed);
     }
     if let Kept::Image(description) = &restoring.record().kept {
-        let image = image::open(description)
-            .map_err(|why| Failure::new(FailureKind::Io, format!("its clone: {why}")))?;
-        target
-            .share_all_of(&image.file)
-            .map_err(|error| volume_failed(&error))?;
+        match image::kind(description) {
+            UndoKind::Thin => {
+                let snapshot = opened_snapshot(description, options)?;
+                return copying::copy(&snapshot, target).map_err(|error| volume_failed(&error));
+            }
+            UndoKind::Reflink | UndoKind::Log => {
+                let image = image::open(description).map_err(|why| unreadable_image(&why))?;
+                target
+                    .share_all_of(&image.file)
+                    .map_err(|error| volume_failed(&error))?;
+            }
+        }
     }
     target.flush().map_err(|error| volume_failed(&error))?;
     Ok(target.size())
@@ -507,9 +534,20 @@ fn proved(
     let root = measured(options, target, ScanFrom::Medium)?;
     let before = match (restoring.record().root, &restoring.record().kept) {
         (PreRunRoot::Known(before), _) => before,
+        (_, Kept::Image(description)) if image::kind(description) == UndoKind::Thin => {
+            let snapshot = opened_snapshot(description, options)?;
+            let is_equal = copying::is_equal(&snapshot, target);
+            return match is_equal.map_err(|error| volume_failed(&error))? {
+                true => Ok(root),
+                false => Err(Failure::new(
+                    FailureKind::Mismatch,
+                    "everything was put back, and it is not what its snapshot holds",
+                )
+                .hint(NOT_KEPT)),
+            };
+        }
         (_, Kept::Image(description)) => {
-            let image = image::open(description)
-                .map_err(|why| Failure::new(FailureKind::Io, format!("its clone: {why}")))?;
+            let image = image::open(description).map_err(|why| unreadable_image(&why))?;
             hash_volume(&image.path, options.threads, options.io, &|_| ())?.0
         }
         (_, Kept::Log(_)) => {
@@ -526,7 +564,18 @@ fn proved(
         FailureKind::Mismatch,
         format!("everything was put back, and its root is {root}, not {before} as before the run"),
     )
-    .hint("somebody wrote to it since, or its disk does not keep what is written: it is marked inconsistent"))
+    .hint(NOT_KEPT))
+}
+
+/// A snapshot as a volume to read from. LVM keeps the path for as long as it is active.
+fn opened_snapshot(description: &[u8], options: &RollbackOptions) -> Result<impl Volume, Failure> {
+    let image = image::open(description).map_err(|why| unreadable_image(&why))?;
+    open_source_with(&image.path, Hold::None, options.io)
+        .map_err(|error| unreadable_image(&sentence(&error)))
+}
+
+fn unreadable_image(why: &str) -> Failure {
+    Failure::new(FailureKind::Io, format!("its image: {why}"))
 }
 
 /// The root of a volume, all of it read.
@@ -553,6 +602,8 @@ fn measured(
     let pool = hashing_pool(options.threads)?;
     scan.run(&pool, &|| false, &|extent, cvs| {
         use lockstep_merkle::CvTable;
+        #[cfg(test)]
+        std::thread::sleep(options.delay);
         for (group, cv) in geometry.groups_of(extent).zip(cvs.iter()) {
             table.set(GroupIndex(group), *cv);
         }
@@ -637,7 +688,7 @@ fn unusable_image(found: &Found, why: &str) -> Failure {
     let path = found.path.display();
     let failure = Failure::new(
         FailureKind::Guard,
-        format!("{path} cannot be brought back: its clone: {why}"),
+        format!("{path} cannot be brought back: its image: {why}"),
     );
     match found.record.state {
         UndoState::Restoring => failure.hint(
@@ -684,7 +735,7 @@ fn random_name() -> Result<String, Failure> {
 pub struct KeptUndo {
     /// The volume's canonical path, as text.
     pub volume: String,
-    /// `reflink` or `log`.
+    /// `reflink`, `thin` or `log`.
     pub kind: &'static str,
     /// Bytes of the volume before the run.
     pub size: u64,
@@ -709,10 +760,7 @@ pub fn list_undos(state_dir: &Path) -> Result<(Vec<KeptUndo>, Vec<String>), Fail
         match undo.record {
             Ok(record) => kept.push(KeptUndo {
                 volume: record.key,
-                kind: match record.kept {
-                    Kept::Image(_) => "reflink",
-                    Kept::Log(_) => "log",
-                },
+                kind: kind_of(&record.kept).word(),
                 size: record.size,
                 run: record.run,
                 created_unix_ms: record.created_unix_ms,

@@ -48,7 +48,7 @@ impl Stores {
         Err(first)
     }
 
-    /// Removes the volume's undo, and its clone, wherever they are.
+    /// Removes the volume's undo, and its image, wherever they are.
     pub(crate) fn release(&self, key: &str) -> Result<(), UndoError> {
         self.iter()
             .try_for_each(|store| remove(store, key, |_| true).map(drop))
@@ -73,7 +73,7 @@ impl Stores {
     }
 }
 
-/// Removes an undo if that is still wanted once it is held; first its clone, which nobody would find
+/// Removes an undo if that is still wanted once it is held; first its image, which nobody would find
 /// otherwise.
 fn remove(
     store: &UndoStore,
@@ -90,7 +90,7 @@ fn remove(
         if let Kept::Image(description) = &record.kept
             && let Err(why) = image::release(description)
         {
-            tracing::warn!("the clone of {key} stays: {why}");
+            tracing::warn!("the image of {key} stays: {why}");
         }
     }
     held.remove().map(|()| true)

@@ -45,7 +45,7 @@ pub enum Wish {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
-    /// `reflink` or `log`.
+    /// `reflink`, `thin` or `log`.
     pub kind: String,
     /// The run before which the target was what would be restored.
     pub run: String,
@@ -151,26 +151,41 @@ pub fn ask_rollback(
     wish: Wish,
     monitor: &dyn RollbackMonitor,
 ) -> Result<Asked, Failure> {
+    ask_within(connect, wish, monitor, WELCOME_TIMEOUT)
+}
+
+/// The same; the far side has so long until it offers.
+pub(super) fn ask_within(
+    connect: Box<dyn Connect>,
+    wish: Wish,
+    monitor: &dyn RollbackMonitor,
+    patience: Duration,
+) -> Result<Asked, Failure> {
     let connected = connect.connect()?;
     if let Some(warning) = &connected.warning {
         monitor.warning(warning);
     }
     let link = connected.link;
-    let asked = converse(&link, wish, monitor);
+    let asked = converse(&link, wish, monitor, patience);
     link.sender.close("it is over");
     drop(link);
     drop(connected.lifeline);
     asked
 }
 
-fn converse(link: &Link, wish: Wish, monitor: &dyn RollbackMonitor) -> Result<Asked, Failure> {
+fn converse(
+    link: &Link,
+    wish: Wish,
+    monitor: &dyn RollbackMonitor,
+    patience: Duration,
+) -> Result<Asked, Failure> {
     let temporary = |error: &LinkError| link_broke(error, false);
     say(&link.sender, &Near::Ask(wish)).map_err(|error| temporary(&error))?;
-    let deadline = Instant::now() + WELCOME_TIMEOUT;
+    let deadline = Instant::now() + patience;
     let mut told = Told::default();
     loop {
-        let patience = (!told.offered).then_some(deadline);
-        let word = hear(link, patience, told.states > 0)?;
+        let deadline = (!told.offered).then_some(deadline);
+        let word = hear(link, deadline, told.states > 0)?;
         told.check(wish, &word)?;
         match word {
             Far::Offer(offer) => {
@@ -231,7 +246,7 @@ impl Told {
 impl Rollback {
     /// What is shown is what it is taken for: nothing in it moves the cursor or turns the text round.
     fn check(&self) -> Result<(), Failure> {
-        if !["reflink", "log"].contains(&self.kind.as_str()) {
+        if !["reflink", "thin", "log"].contains(&self.kind.as_str()) {
             return Err(broke("a kind of undo that there is not"));
         }
         if !is_hex(&self.run, RUN_DIGITS) {
@@ -327,6 +342,7 @@ mod tests {
     use super::{Far, Rollback, RollbackMonitor, RolledBack, Wish, converse, say};
     use lockstep_protocol::{Failure, FailureKind};
     use lockstep_transport::memory_pair;
+    use std::time::Duration;
 
     struct Agreeing;
 
@@ -373,7 +389,7 @@ mod tests {
         for word in words {
             say(&far.sender, word).unwrap();
         }
-        let ended = converse(&near, wish, &Agreeing);
+        let ended = converse(&near, wish, &Agreeing, Duration::from_secs(60));
         ended.err().map(|failure| failure.kind)
     }
 
@@ -389,6 +405,15 @@ mod tests {
         let all = [offer(), state(), state(), done()];
         assert_eq!(end(Wish::Restore, &all), None);
         assert_eq!(end(Wish::Release, &[Far::Done(released())]), None);
+    }
+
+    #[test]
+    fn a_far_side_that_offers_nothing_is_not_waited_for() {
+        let (near, _far) = memory_pair();
+        let ended = converse(&near, Wish::Look, &Agreeing, Duration::from_millis(1));
+        let failure = ended.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Temporary);
+        assert!(failure.message.contains("in time"), "{failure:?}");
     }
 
     #[test]

@@ -170,6 +170,7 @@ impl Reader<'_> {
                 0 => None,
                 1 => Some(UndoKind::Reflink),
                 2 => Some(UndoKind::Log),
+                3 => Some(UndoKind::Thin),
                 _ => return Err(Malformed::OutOfRange("kind of an undo")),
             },
             until_unix_ms: self.u64("end of an undo")?,

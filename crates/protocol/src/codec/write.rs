@@ -148,6 +148,7 @@ impl Writer {
             None => 0,
             Some(UndoKind::Reflink) => 1,
             Some(UndoKind::Log) => 2,
+            Some(UndoKind::Thin) => 3,
         });
         self.u64(note.until_unix_ms)
             .u64(note.bytes)

@@ -230,7 +230,12 @@ pub(super) fn target_frame() -> impl Strategy<Value = TargetFrame> {
 
 fn undo() -> impl Strategy<Value = UndoNote> {
     let stage = sample::select(vec![UndoStage::Offered, UndoStage::Begun, UndoStage::Ended]);
-    let kept = sample::select(vec![None, Some(UndoKind::Reflink), Some(UndoKind::Log)]);
+    let kept = sample::select(vec![
+        None,
+        Some(UndoKind::Reflink),
+        Some(UndoKind::Log),
+        Some(UndoKind::Thin),
+    ]);
     let numbers = (any::<u64>(), any::<u64>());
     (stage, kept, numbers, text()).prop_map(|(stage, kept, (until_unix_ms, bytes), why)| UndoNote {
         stage,

@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use lockstep_ledger::{Identity, Ledger, Proof, ProofLevel, RunFacts, State, VolumeKey};
 use lockstep_merkle::{PAGE_SIZE, Root};
@@ -14,7 +15,8 @@ use lockstep_volume::{IoEngine, identify};
 use super::{Found, LocalRollback, RollbackOptions, UNDO_OF};
 use crate::hash::hash_volume;
 use crate::undo::{
-    Asked, Rollback, RollbackMonitor, RolledBack, Wish, ask_rollback, lasting, undo_failed,
+    Asked, Rollback, RollbackMonitor, RolledBack, Wish, ask_rollback, ask_within, lasting,
+    undo_failed,
 };
 
 const FIRST: &str = "00000000000000000000000000000001";
@@ -59,6 +61,7 @@ impl Lab {
             who: "test".to_owned(),
             threads: 1,
             io: IoEngine::Threads,
+            delay: Duration::ZERO,
         }
     }
 
@@ -302,4 +305,50 @@ fn an_undo_that_made_way_for_another_is_not_taken_for_it() {
     lab.keeping(FIRST).finish(LATER).unwrap();
     let other = found.is_still_there(&lab.options()).unwrap_err();
     assert_eq!(other.kind, FailureKind::Busy);
+}
+
+#[test]
+fn a_run_that_the_ledger_never_heard_of_leaves_what_there_was_proved() {
+    for rollbacks in [0, 2] {
+        let lab = Lab::new();
+        lab.consistent(FIRST, ProofLevel::Full);
+        let keeping = lab.keeping(SECOND);
+        keeping.record_root(lab.root()).unwrap();
+        drop(keeping);
+        for rollback in 0..rollbacks {
+            // Killed as soon as the ledger knew of it.
+            let facts = RunFacts {
+                run: format!("{rollback:032x}"),
+                source: format!("{UNDO_OF}{SECOND}"),
+                who: "test".to_owned(),
+                started_unix_ms: 3,
+            };
+            let claim = lab.ledger().claim(&lab.key(), facts).unwrap();
+            claim.overwrite(Some(lab.identity())).unwrap().abandon();
+        }
+        let done = lab.undo().unwrap();
+        assert_eq!(done.state, "consistent", "after {rollbacks} rollbacks");
+        assert!(lab.contents() == lab.before);
+    }
+}
+
+#[test]
+fn hashing_may_take_longer_than_any_limit() {
+    let lab = Lab::new();
+    lab.second_run(ProofLevel::Full, true);
+    let patience = Duration::from_millis(400);
+    let options = RollbackOptions {
+        // A target of one extent is hashed twice: before it is written, and after.
+        delay: patience * 3,
+        ..lab.options()
+    };
+    let begun = Instant::now();
+    let connect = Box::new(LocalRollback(options));
+    let asked = ask_within(connect, Wish::Restore, &Agreeing(&|| ()), patience).unwrap();
+    assert!(begun.elapsed() > patience * 6, "it was not slow");
+    let Asked::Done(done) = asked else {
+        panic!("it was to be restored");
+    };
+    assert_eq!(done.state, "consistent");
+    assert!(lab.contents() == lab.before);
 }

@@ -35,7 +35,7 @@ use crate::program::{Call, Limits, Programs, System};
 use crate::provider::{Atomicity, Cost, Fitness, Health, Provider, Space, Told, Verdict};
 use crate::snapshot::{Image, Recovered, Snapshot};
 
-use report::{COLUMNS, Kind, Lv, dm_name};
+use report::{COLUMNS, FULL, Kind, Lv, dm_name};
 
 const NAME: &str = "lvm";
 /// On a pool while its metadata snapshot is ours.
@@ -51,6 +51,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 const AREA_PERCENT: u64 = 20;
 /// but no more than this part of what the volume group has, in percent.
 const AREA_FREE_PERCENT: u64 = 90;
+/// A pool that a snapshot may come to fill further than this, in hundredths of a percent, has no room
+/// for it: once it is full, the writers of all its volumes fail.
+const MOST_FILL: u64 = 80_00;
 
 /// The provider.
 #[derive(Debug)]
@@ -74,6 +77,20 @@ impl Lvm {
         Self {
             programs: Box::new(System),
         }
+    }
+
+    /// How much of a thin volume can be overwritten while a snapshot of it holds what that was: all
+    /// of it, or there is no room for a snapshot.
+    ///
+    /// # Errors
+    /// Why there is none, as a clause; also that it is no thin volume.
+    pub fn thin_room(&self, volume: &Path) -> Result<u64, String> {
+        let lv = self.lv_of(volume)?;
+        if lv.kind() != Kind::Thin {
+            return Err("it is no thin volume".to_owned());
+        }
+        let pool = self.pool_of(&lv).map_err(|error| error.to_string())?;
+        room_in(&pool, lv.filled_bytes()?)
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Result<Vec<u8>, SnapshotError> {
@@ -449,6 +466,28 @@ impl<'a> Reserved<'a> {
 /// The name of its device that lasts.
 fn device(lv: &Lv) -> PathBuf {
     PathBuf::from(format!("/dev/{}/{}", lv.vg_name, lv.lv_name))
+}
+
+/// Room in a pool for a second copy of so many bytes.
+fn room_in(pool: &Lv, bytes: u64) -> Result<u64, String> {
+    let metadata = pool.metadata_fill()?;
+    if metadata > MOST_FILL {
+        let percent = metadata / 100;
+        return Err(format!(
+            "the metadata of its pool are filled by {percent} %"
+        ));
+    }
+    let most = u128::from(pool.size()?) * u128::from(MOST_FILL) / u128::from(FULL);
+    let room = u64::try_from(most)
+        .unwrap_or(u64::MAX)
+        .saturating_sub(pool.filled_bytes()?);
+    if room < bytes {
+        let percent = MOST_FILL / 100;
+        return Err(format!(
+            "a snapshot of its {bytes} bytes could fill its pool by more than {percent} %"
+        ));
+    }
+    Ok(room)
 }
 
 /// Bytes for a classic snapshot's area.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 /// The columns that are asked for; each is a field of [`Lv`].
 pub(super) const COLUMNS: &str = "vg_name,lv_name,lv_uuid,lv_size,lv_attr,lv_dm_path,\
 lv_permissions,lv_snapshot_invalid,lv_health_status,lv_tags,origin,pool_lv,thin_id,data_percent,\
-vg_free";
+metadata_percent,vg_free";
 
 /// A logical volume, as text; what does not apply is empty.
 #[derive(Clone, PartialEq, Eq, Deserialize, Debug)]
@@ -24,6 +24,9 @@ pub(super) struct Lv {
     pub(super) pool_lv: String,
     thin_id: String,
     data_percent: String,
+    // Only pools have it; a report without the column says nothing of it.
+    #[serde(default)]
+    metadata_percent: String,
     vg_free: String,
 }
 
@@ -98,13 +101,12 @@ impl Lv {
 
     /// How full it is, in hundredths of a percent: its area or pool, or what of it is allocated.
     pub(super) fn fill(&self) -> Result<u64, String> {
-        let bad = || format!("its data percentage is {:?}", self.data_percent);
-        let (whole, rest) = self.data_percent.split_once('.').ok_or_else(bad)?;
-        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-        if rest.len() != 2 || !digits(whole) || !digits(rest) {
-            return Err(bad());
-        }
-        format!("{whole}{rest}").parse().map_err(|_| bad())
+        hundredths("data", &self.data_percent)
+    }
+
+    /// The same of a pool's metadata.
+    pub(super) fn metadata_fill(&self) -> Result<u64, String> {
+        hundredths("metadata", &self.metadata_percent)
     }
 
     /// Bytes of it that are in use.
@@ -131,7 +133,17 @@ impl Lv {
 }
 
 /// All of it, in hundredths of a percent.
-const FULL: u64 = 10_000;
+pub(super) const FULL: u64 = 10_000;
+
+fn hundredths(what: &str, percent: &str) -> Result<u64, String> {
+    let bad = || format!("its {what} percentage is {percent:?}");
+    let (whole, rest) = percent.split_once('.').ok_or_else(bad)?;
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if rest.len() != 2 || !digits(whole) || !digits(rest) {
+        return Err(bad());
+    }
+    format!("{whole}{rest}").parse().map_err(|_| bad())
+}
 
 fn number(what: &str, text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("its {what} is {text:?}"))
@@ -164,6 +176,7 @@ pub(super) mod tests {
             ("pool_lv", ""),
             ("thin_id", ""),
             ("data_percent", ""),
+            ("metadata_percent", ""),
             ("vg_free", "100663296"),
         ];
         for (name, value) in changes {
@@ -229,7 +242,7 @@ pub(super) mod tests {
                 .iter()
                 .all(|name| row.contains(&format!("\"{name}\"")))
         );
-        assert_eq!(names.len(), 15);
+        assert_eq!(names.len(), 16);
     }
 
     #[test]

@@ -290,3 +290,35 @@ fn what_a_snapshot_would_cost_is_told_by_kind() {
         Err("it is no logical volume".to_owned())
     );
 }
+
+#[test]
+fn a_pool_has_room_for_all_of_a_volume_or_none() {
+    let pool = |data: &str, metadata: &str| {
+        lv(&[
+            ("lv_attr", "twi-aotz--"),
+            ("lv_size", "1000000"),
+            ("data_percent", data),
+            ("metadata_percent", metadata),
+        ])
+    };
+    assert_eq!(room_in(&pool("50.00", "10.00"), 300_000), Ok(300_000));
+    assert_eq!(room_in(&pool("50.00", "80.00"), 1), Ok(300_000));
+    let refused = [
+        ("50.00", "10.00", 300_001, "could fill its pool"),
+        ("80.00", "10.00", 1, "could fill its pool"),
+        ("100.00", "10.00", 1, "could fill its pool"),
+        (
+            "10.00",
+            "80.01",
+            1,
+            "metadata of its pool are filled by 80 %",
+        ),
+        // Nobody knows.
+        ("10.00", "", 1, "metadata percentage"),
+        ("", "10.00", 1, "data percentage"),
+    ];
+    for (data, metadata, bytes, why) in refused {
+        let refusal = room_in(&pool(data, metadata), bytes).unwrap_err();
+        assert!(refusal.contains(why), "{refusal}");
+    }
+}
