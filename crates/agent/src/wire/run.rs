@@ -575,6 +575,7 @@ impl WireKept {
         KeptBytes {
             kind: match self.kind.as_str() {
                 word if word == UndoKind::Reflink.word() => UndoKind::Reflink,
+                word if word == UndoKind::Thin.word() => UndoKind::Thin,
                 _ => UndoKind::Log,
             },
             until_unix_ms: self.until_unix_ms,
