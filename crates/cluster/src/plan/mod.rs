@@ -285,7 +285,9 @@ impl NodeFacts {
         let unknown = (self.pages_newer.is_none() && moved).then(|| {
             // A page that is equal to the primary's is not overwritten, whoever changed it.
             let pages = self.bytes_differing.div_ceil(PAGE_BYTES);
-            format!("has changes newer than its last resync, which will be lost: at most {pages} pages")
+            format!(
+                "has changes newer than its last resync, which will be lost: at most {pages} pages"
+            )
         });
         let foreign = (self.ownership == Ownership::Foreign)
             .then(|| "holds data that lockstep never wrote, which will be lost".to_owned());

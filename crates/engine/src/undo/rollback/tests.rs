@@ -318,6 +318,7 @@ fn a_run_that_the_ledger_never_heard_of_leaves_what_there_was_proved() {
         for rollback in 0..rollbacks {
             // Killed as soon as the ledger knew of it.
             let facts = RunFacts {
+                epoch: 0,
                 run: format!("{rollback:032x}"),
                 source: format!("{UNDO_OF}{SECOND}"),
                 who: "test".to_owned(),
