@@ -49,6 +49,7 @@ pub(super) fn run(context: &Context) -> Result<u8, Failure> {
                 epoch: 0,
                 only_compare: false,
                 image: None,
+                device: None,
             };
             serve(answered.link, options, cancel).map(drop)
         }

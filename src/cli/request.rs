@@ -341,6 +341,7 @@ impl RunOptions {
             epoch: 0,
             only_compare: false,
             image: None,
+            device: None,
         })
     }
 }

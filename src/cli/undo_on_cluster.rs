@@ -38,39 +38,60 @@ pub(super) fn run(wanted: &Wanted<'_>, context: &Context) -> Result<u8, Failure>
         .collect();
     let node = selection.nodes.first().cloned();
     let node = node.ok_or_else(|| usage("no NODE is named"))?;
-    let mut offers = Vec::new();
-    for volume in &volumes {
-        let (_, _, what) = ask(&agents, &node, volume, true, LOOK_LIMIT)?;
-        context.output.say(&format!("{node}: {volume}: {what}"));
-        offers.push(format!("{volume}: {what}"));
+    let offered = ask(&agents, &node, &volumes, true, LOOK_LIMIT)?;
+    for what in &offered.what {
+        context.output.say(&format!("{node}: {what}"));
     }
     if wanted.dry_run {
         context.output.summary(Summary {
             dry_run: true,
-            targets: vec![TargetSummary::named(node.to_string())],
+            targets: vec![offered.summary(&node)],
             ..Summary::blank()
         });
         return Ok(0);
     }
-    agree(wanted, &offers, context)?;
-    let mut summary = Summary::blank();
-    let mut target = TargetSummary::named(node.to_string());
-    for volume in &volumes {
-        let (state, bytes, what) = ask(&agents, &node, volume, false, UNDO_LIMIT)?;
-        context.output.result(&format!(
-            "{node}: {volume} is as it was ({what}), {state}{}",
-            match state {
-                NodeState::Consistent => "",
-                _ => "; its services stay down: no run's proof of these bytes holds, `lockstep resync` makes one",
-            }
-        ));
-        target.bytes_written += bytes;
-        target.state = word(state);
-        summary.changed = true;
+    agree(wanted, &offered.what, context)?;
+    let undone = ask(&agents, &node, &volumes, false, UNDO_LIMIT)?;
+    for what in &undone.what {
+        context.output.result(&format!("{node}: as it was: {what}"));
     }
+    context
+        .output
+        .result(&format!("{node}: {}", word(undone.state)));
+    let mut target = undone.summary(&node);
+    let mut summary = Summary {
+        changed: true,
+        ..Summary::blank()
+    };
+    if let Some(failure) = &undone.failure {
+        context.output.fail(failure, Some(&node));
+        summary.result = "failed";
+        summary.exit_code = failure.kind.exit_code();
+        target.result = "failed";
+        target.error = Some(failure.into());
+    }
+    let code = summary.exit_code;
     summary.targets = vec![target];
     context.output.summary(summary);
-    Ok(0)
+    Ok(code)
+}
+
+/// What came of it, or would.
+struct Undone {
+    state: NodeState,
+    bytes: u64,
+    what: Vec<Words>,
+    failure: Option<Failure>,
+}
+
+impl Undone {
+    fn summary(&self, node: &NodeName) -> TargetSummary {
+        TargetSummary {
+            state: word(self.state),
+            bytes_written: self.bytes,
+            ..TargetSummary::named(node.to_string())
+        }
+    }
 }
 
 fn word(state: NodeState) -> &'static str {
@@ -86,12 +107,12 @@ fn word(state: NodeState) -> &'static str {
 fn ask(
     agents: &Agents,
     node: &NodeName,
-    volume: &VolumeName,
+    volumes: &[VolumeName],
     dry_run: bool,
     limit: Duration,
-) -> Result<(NodeState, u64, Words), Failure> {
+) -> Result<Undone, Failure> {
     let ask = Ask::Undo {
-        volume: volume.clone(),
+        volumes: volumes.to_vec(),
         who: Words::new(&who()),
         dry_run,
     };
@@ -101,19 +122,25 @@ fn ask(
             bytes,
             hooks,
             what,
+            failure,
         } => {
             for hook in &hooks {
                 if let Some(error) = &hook.error {
                     tracing::warn!(%node, "{} failed: {error}", hook.moment);
                 }
             }
-            Ok((state, bytes, what))
+            Ok(Undone {
+                state,
+                bytes,
+                what,
+                failure: failure.map(Into::into),
+            })
         }
         _ => Err(out_of_turn(node)),
     }
 }
 
-fn agree(wanted: &Wanted<'_>, offers: &[String], context: &Context) -> Result<(), Failure> {
+fn agree(wanted: &Wanted<'_>, offers: &[Words], context: &Context) -> Result<(), Failure> {
     if wanted.yes {
         return Ok(());
     }
@@ -130,7 +157,7 @@ fn agree(wanted: &Wanted<'_>, offers: &[String], context: &Context) -> Result<()
         wanted.node
     );
     for offer in offers {
-        question.push_str(&format!("  {}\n", plain(offer)));
+        question.push_str(&format!("  {}\n", plain(offer.as_str())));
     }
     question.push_str(&format!("Type the name `{name}` to go on: "));
     match is_answered(&question, name, &context.output, &Cancel::new()) {

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockstep_cluster::file::Primary as PrimaryOf;
 use lockstep_cluster::key::PublicKey;
 use lockstep_cluster::plan::{NodeState, differences};
 use lockstep_cluster::roles::Role;
@@ -16,7 +15,7 @@ use lockstep_protocol::{Failure, FailureKind};
 use crate::align;
 use crate::config::{Config, Current};
 use crate::host::{Host, VolumeView};
-use crate::primary::{Caller, Primary, now, own_role};
+use crate::primary::{Caller, Primary, now};
 use crate::talk::{Talk, hear, say};
 use crate::wire::{
     Answer, Ask, FileStates, NodeStatus, PastRun, RoleWord, VERSION, VolumeStatus, Words, read,
@@ -74,20 +73,22 @@ impl Answerer {
                 records: history(config, &volume)?,
             },
             Ask::Role { volume } => Answer::Role {
-                role: role(config, &volume)?,
+                role: role(&self.host, config, &volume)?,
             },
             Ask::Files { volume } => self.differing(talk, config, &volume)?,
             Ask::Facts { volume } => Answer::Facts(self.host.facts(&volume)?),
             Ask::Checkup => Answer::Checkup(crate::checkup::checkup(config, self.status(config))),
             Ask::Undo {
-                volume,
+                volumes,
                 who,
                 dry_run,
             } => {
-                let (of, _) = here(config, &volume)?;
-                caller.may_run(config, of)?;
+                for volume in &volumes {
+                    let (of, _) = here(config, volume)?;
+                    caller.may_run(config, of)?;
+                }
                 let who = format!("{caller} ({who})");
-                self.host.undo(&volume, &who, dry_run)?
+                self.host.undo(&volumes, &who, dry_run)?
             }
             Ask::Run(ask) => {
                 self.primary.run(talk, caller, ask);
@@ -211,16 +212,16 @@ fn here<'a>(
     })
 }
 
-fn role(config: &Config, name: &VolumeName) -> Result<Result<RoleWord, Words>, Failure> {
-    let (volume, _) = here(config, name)?;
-    Ok(match own_role(config, volume) {
-        Some(Ok(Role::Primary)) => Ok(RoleWord::Primary),
-        Some(Ok(Role::Replica)) => Ok(RoleWord::Replica),
-        Some(Err(why)) => Err(Words::new(&why)),
-        None => match &volume.primary {
-            PrimaryOf::Node(primary) if *primary == config.node => Ok(RoleWord::Primary),
-            _ => Ok(RoleWord::Replica),
-        },
+fn role(
+    host: &Host,
+    config: &Config,
+    name: &VolumeName,
+) -> Result<Result<RoleWord, Words>, Failure> {
+    let (volume, path) = here(config, name)?;
+    Ok(match host.role_of(config, volume, path) {
+        Ok(Role::Primary) => Ok(RoleWord::Primary),
+        Ok(Role::Replica) => Ok(RoleWord::Replica),
+        Err(why) => Err(Words::new(&why)),
     })
 }
 

@@ -6,7 +6,8 @@
 //! | one for each call | answers it, in blocking code |
 //! | `tend` | looks after the node every second: what is known, what has expired |
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,11 +22,16 @@ use crate::config::{Config, Current};
 use crate::host::Host;
 use crate::net::{Net, NetTalk, addresses, usable};
 use crate::primary::{Caller, EndSink, Primary, thaw_owed};
+use crate::reach::Reach;
 
 /// Threads that move packets of calls; the data of runs has its own.
 const NET_THREADS: usize = 2;
-/// Most calls that are answered at once; more wait with their first word.
+/// Most calls that are answered at once; who asks for more is told that the agent is busy.
 const MAX_CALLS: usize = 256;
+/// Most of them for one key, so that nobody can keep all others out.
+const MAX_CALLS_PER_KEY: usize = 32;
+/// As many are left for operators and the node itself, whatever the other nodes do.
+const KEPT_FOR_PEOPLE: usize = 64;
 /// How often the node is looked after.
 const TEND_EVERY: Duration = Duration::from_secs(1);
 /// How often is looked for undos that have expired.
@@ -50,7 +56,15 @@ struct Ending {
     news: Condvar,
     /// The node was looked after since somebody asked.
     is_alive: AtomicBool,
-    calls: AtomicUsize,
+    calls: Mutex<Calls>,
+}
+
+/// The calls that are being answered.
+#[derive(Default)]
+struct Calls {
+    by_key: HashMap<[u8; 32], usize>,
+    of_nodes: usize,
+    all: usize,
 }
 
 /// Whoever has a key in the cluster file.
@@ -93,7 +107,9 @@ impl Agent {
             key,
             runtime.handle().clone(),
         )?;
-        let primary = Arc::new(Primary::new(current.clone(), Arc::new(net), sink));
+        let net: Arc<dyn Reach> = Arc::new(net);
+        host.ask_others_by(Arc::clone(&net));
+        let primary = Arc::new(Primary::new(current.clone(), net, sink));
         let trust: Arc<dyn Trust> = Arc::new(Known(current.clone()));
         let server = {
             let _inside = runtime.enter();
@@ -170,13 +186,17 @@ impl Agent {
         });
         let (server, ending) = (Arc::clone(&self.server), Arc::clone(&self.ending));
         let handle = runtime.handle().clone();
+        let current = self.current.clone();
         runtime.spawn(async move {
             while let Some(incoming) = server.accept().await {
-                while ending.calls.load(Ordering::Relaxed) >= MAX_CALLS {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
+                let key = incoming.call.peer().0;
+                let Some(counted) = Counted::new(&ending, key, is_person(&current, key)) else {
+                    // Dropping the call says no; whoever comes again may find room.
+                    tracing::warn!(from = %incoming.call.remote_address(), "too many calls at once");
+                    continue;
+                };
                 let talk_on = handle.clone();
-                let (answerer, counted) = (Arc::clone(&answerer), Counted::new(&ending));
+                let answerer = Arc::clone(&answerer);
                 let spawned = thread::Builder::new()
                     .name("call".to_owned())
                     .spawn(move || {
@@ -206,6 +226,7 @@ impl Agent {
                 if expired.elapsed() >= EXPIRE_EVERY {
                     expired = Instant::now();
                     release_expired(&current.get());
+                    host.settle_orphans();
                 }
                 ending.is_alive.store(true, Ordering::Relaxed);
                 asked = ending
@@ -233,18 +254,57 @@ fn release_expired(config: &Config) {
 }
 
 /// One call that is being answered.
-struct Counted(Arc<Ending>);
+struct Counted {
+    ending: Arc<Ending>,
+    key: [u8; 32],
+    is_person: bool,
+}
 
 impl Counted {
-    fn new(ending: &Arc<Ending>) -> Self {
-        ending.calls.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(ending))
+    /// A place for a call, if there is one.
+    fn new(ending: &Arc<Ending>, key: [u8; 32], is_person: bool) -> Option<Self> {
+        let mut calls = ending.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_key = calls.by_key.get(&key).copied().unwrap_or(0);
+        let has_room = calls.all < MAX_CALLS
+            && of_key < MAX_CALLS_PER_KEY
+            && (is_person || calls.of_nodes < MAX_CALLS - KEPT_FOR_PEOPLE);
+        if !has_room {
+            return None;
+        }
+        calls.by_key.insert(key, of_key + 1);
+        calls.of_nodes += usize::from(!is_person);
+        calls.all += 1;
+        drop(calls);
+        Some(Self {
+            ending: Arc::clone(ending),
+            key,
+            is_person,
+        })
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+        let mut calls = (self.ending.calls.lock()).unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_key) = calls.by_key.get_mut(&self.key) {
+            *of_key -= 1;
+            if *of_key == 0 {
+                calls.by_key.remove(&self.key);
+            }
+        }
+        calls.of_nodes -= usize::from(!self.is_person);
+        calls.all -= 1;
+    }
+}
+
+/// An operator, or the node itself: not another node.
+fn is_person(current: &Current, key: [u8; 32]) -> bool {
+    let config = current.get();
+    let key = lockstep_cluster::key::PublicKey::from_bytes(key);
+    match Caller::of(&config, &key) {
+        Some(Caller::Operator(_)) => true,
+        Some(Caller::Node(node)) => node == config.node,
+        None => false,
     }
 }
 

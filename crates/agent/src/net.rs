@@ -18,6 +18,8 @@ use crate::wire::Ask;
 
 /// How long a node may take to answer a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long the other end may leave a frame untaken.
+const SEND_LIMIT: Duration = Duration::from_secs(30);
 
 /// A call, for a thread that blocks.
 pub struct NetTalk {
@@ -45,9 +47,15 @@ impl NetTalk {
 
 impl Talk for NetTalk {
     fn send(&mut self, frame: Bytes) -> Result<(), TalkError> {
-        self.runtime
-            .block_on(self.call.send(frame))
-            .map_err(|error| ended(&error))
+        // Whoever does not read any more must not hold this thread.
+        let sent = async { tokio::time::timeout(SEND_LIMIT, self.call.send(frame)).await };
+        match self.runtime.block_on(sent) {
+            Ok(sent) => sent.map_err(|error| ended(&error)),
+            Err(_) => Err(TalkError::Ended(format!(
+                "the other end has taken nothing for {} s",
+                SEND_LIMIT.as_secs()
+            ))),
+        }
     }
 
     fn recv(&mut self, limit: Duration) -> Result<Bytes, TalkError> {

@@ -20,6 +20,7 @@ impl Monitor for Deaf {
 
 fn compare(folder: &Path, target: PathBuf, image: Option<PathBuf>, purpose: Purpose) -> Outcome {
     let target = ServeOptions {
+        device: None,
         path: target,
         state_dir: folder.join("state"),
         who: "test".to_owned(),

@@ -146,6 +146,7 @@ impl Field {
                 epoch: 0,
                 only_compare: false,
                 image: None,
+                device: None,
             })),
         };
         let request = Request {

@@ -14,7 +14,7 @@ use crate::talk::{Talk, TalkError, hear, say};
 use crate::wire::{CompareAsk, Hex32, HostBid, HostTell, ServeTerms, WireFailure, Words};
 
 /// Longest that the dialogue of a comparison pauses.
-const BID_LIMIT: std::time::Duration = std::time::Duration::from_secs(60 * 60);
+const BID_LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
 
 impl Host {
     /// Lets a volume be compared: `Granted`, then `Serve` is answered by `Serving` and, once it is
@@ -28,7 +28,7 @@ impl Host {
         };
         let ended = match self.may_compare(&config, caller, ask) {
             Err(failure) => refuse(talk, &failure),
-            Ok((ground, word)) => match (ground.look(), self.slot(&config)) {
+            Ok((ground, word)) => match (ground.look(), Self::slot(&self.compared, &config)) {
                 (Err(failure), _) | (_, Err(failure)) => refuse(talk, &failure),
                 (Ok(look), Ok(_slot)) => {
                     let granted = HostTell::Granted {

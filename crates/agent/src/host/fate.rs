@@ -2,7 +2,7 @@
 //!
 //! | the volume | alone | in a group |
 //! | --- | --- | --- |
-//! | consistent by this run | configure, start, check | the same, if the primary calls the group usable and a run proved each other volume since |
+//! | consistent by this run | configure, start, check | the same, if this run proved each other volume of it too |
 //! | as it was, and neither inconsistent nor failed | start, check, if the services had been up | the same, if that holds for every volume of the group |
 //! | anything else | the services stay down | the services stay down |
 //!
@@ -70,10 +70,11 @@ fn judge(own: Since, others: &[Since], note: &Note) -> Fate {
     match own {
         Since::Proved { by_this: true } if !note.group => Fate::Resume,
         Since::Proved { by_this: true } => {
+            // The primary's word is not needed where the ledger has all of it.
             let all = others
                 .iter()
-                .all(|other| matches!(other, Since::Proved { .. }));
-            match note.usable && all {
+                .all(|other| *other == Since::Proved { by_this: true });
+            match all {
                 true => Fate::Resume,
                 false => Fate::Down("not every volume of its group was made consistent"),
             }

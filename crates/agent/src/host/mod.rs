@@ -43,12 +43,13 @@ mod undo;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lockstep_cluster::claim::{Claim, Epoch, Refusal};
-use lockstep_cluster::file::{Primary, Volume};
+use lockstep_cluster::file::{Group, Primary, Volume};
+use lockstep_cluster::plan::NodeState;
 use lockstep_cluster::roles::Role;
 use lockstep_cluster::value::{AbsolutePath, NodeName, VolumeId, VolumeName};
 use lockstep_engine::{Reuse, ServeOptions, UndoPolicy};
@@ -66,6 +67,7 @@ use self::settle::Services;
 use self::turn::Turn;
 use crate::config::{Config, Current};
 use crate::hook::About;
+use crate::reach::Reach;
 use crate::talk::{Talk, say};
 use crate::wire::{HostTell, WireFailure, WriteAsk};
 
@@ -79,8 +81,12 @@ pub struct Host {
     current: Current,
     seats: Mutex<HashMap<VolumeId, Arc<Seat>>>,
     views: Mutex<BTreeMap<VolumeName, VolumeView>>,
-    /// Runs and comparisons that are served now.
+    /// Runs that are served now, and comparisons.
     served: Arc<AtomicUsize>,
+    compared: Arc<AtomicUsize>,
+    /// How the other nodes are asked for their roles.
+    others: OnceLock<Arc<dyn Reach>>,
+    is_ending: AtomicBool,
 }
 
 /// Why a run is not let in.
@@ -116,7 +122,16 @@ impl Host {
             seats: Mutex::default(),
             views: Mutex::default(),
             served: Arc::default(),
+            compared: Arc::default(),
+            others: OnceLock::new(),
+            is_ending: AtomicBool::new(false),
         }
+    }
+
+    /// Who is primary is asked of the other nodes this way, where probes decide.
+    pub fn ask_others_by(&self, reach: Arc<dyn Reach>) {
+        // Only the first way counts.
+        let _ = self.others.set(reach);
     }
 
     fn current(&self) -> &Current {
@@ -130,6 +145,7 @@ impl Host {
             Ok(entered) => {
                 self.see(&config, &ask.volume);
                 let session = Session {
+                    host: self,
                     services: Services {
                         config: &config,
                         volume: entered.volume,
@@ -165,6 +181,17 @@ impl Host {
         ask: &WriteAsk,
     ) -> Result<Entered<'a>, Refused> {
         let (volume, path) = may_write(config, caller, &ask.volume, ask.id)?;
+        if self.is_ending.load(Ordering::SeqCst) {
+            let why = format!("the agent of `{}` ends", config.node);
+            return Err(Failure::new(FailureKind::Temporary, why).into());
+        }
+        if !ask.group && group_of(config, &ask.volume).is_some_and(|it| it.volumes.len() > 1) {
+            let why = format!(
+                "`{}` goes together with others of its group here",
+                ask.volume
+            );
+            return Err(guard(why, "resync the group").into());
+        }
         if ask.group && !(config.cluster.groups.iter()).any(|it| it.volumes.contains(&ask.volume)) {
             let why = format!("`{}` is in no group here", ask.volume);
             return Err(guard(why, "lay the same cluster file on both nodes").into());
@@ -176,9 +203,14 @@ impl Host {
             return Err(refusal(Refusal::Fenced { promised }));
         }
         let look = ground.look()?;
-        refuse_a_primary(config, volume, path, &seat, &ground, &look)?;
+        self.refuse_a_primary(config, volume, path, &ground)?;
+        self.refuse_another_primary(volume, caller, config)?;
+        // A newer run takes the place of the one that it fences, and a group has one.
+        let slot = match seat.holder().is_some() || (ask.group && !ask.hooks) {
+            true => None,
+            false => Some(Self::slot(&self.served, config)?),
+        };
         refuse_foreign_data(config, ask, &ground, &look)?;
-        let slot = self.slot(config)?;
         let claim = Claim {
             epoch: ask.epoch,
             run: ask.run.clone(),
@@ -220,10 +252,10 @@ impl Host {
         Ok(seat)
     }
 
-    /// Room for one more run, if `agent.toml` has it.
-    fn slot(&self, config: &Config) -> Result<Slot, Failure> {
-        let slot = Slot(Arc::clone(&self.served));
-        if self.served.fetch_add(1, Ordering::SeqCst) >= config.own.runs {
+    /// Room for one more run or comparison, if `agent.toml` has it.
+    fn slot(count: &Arc<AtomicUsize>, config: &Config) -> Result<Slot, Failure> {
+        let slot = Slot(Arc::clone(count));
+        if count.fetch_add(1, Ordering::SeqCst) >= config.own.runs {
             let why = format!("`{}` serves {} runs already", config.node, config.own.runs);
             return Err(Failure::new(FailureKind::Busy, why)
                 .hint("wait for one to end, or raise `runs` in its agent.toml"));
@@ -233,6 +265,7 @@ impl Host {
 
     /// Ends what is being served; each call brings its services back as far as they may run.
     pub fn end(&self) {
+        self.is_ending.store(true, Ordering::SeqCst);
         let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         seats.values().for_each(|seat| seat.abandon());
     }
@@ -240,12 +273,20 @@ impl Host {
     /// Whether nothing is being served.
     #[must_use]
     pub fn is_idle(&self) -> bool {
+        let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         self.served.load(Ordering::SeqCst) == 0
+            && seats.values().all(|seat| seat.holder().is_none())
     }
 
     /// Brings back the services that a crash left down, as far as their data lets them run. Before
     /// the first call; what it did is in the log.
     pub fn recover(&self) {
+        self.settle_orphans();
+        self.refresh();
+    }
+
+    /// Brings back services whose run is over, and whose fate could not be decided then.
+    pub fn settle_orphans(&self) {
         let config = self.current.get();
         let notes = note::Notes::at(&config.state_dir);
         for id in notes.volumes() {
@@ -274,11 +315,112 @@ impl Host {
                 path,
                 ground: &ground,
             };
+            // A run that is on, or waits, has its own word on them.
+            let Some(_reserved) = seat.reserve() else {
+                continue;
+            };
             let _hands = seat.hands();
-            services.settle(*note, false, &|| false);
+            let Found::Whole(note) = notes.read(id) else {
+                continue;
+            };
+            match self.role_of(&config, volume, path) {
+                Ok(Role::Replica) => {
+                    services.settle(*note, false, &|| false);
+                }
+                Ok(Role::Primary) => services.leave_to_primary(&note),
+                Err(why) => tracing::warn!(volume = %volume.name, "services stay stopped: {why}"),
+            }
         }
-        self.refresh();
     }
+
+    /// This node's role: by the file, by its probe, or that of a replica where the probe cannot
+    /// answer because a run of ours stopped what it asks.
+    pub fn role_of(
+        &self,
+        config: &Config,
+        volume: &Volume,
+        path: &AbsolutePath,
+    ) -> Result<Role, String> {
+        let Primary::Probe(argv) = &volume.primary else {
+            return Ok(static_role(config, volume).unwrap_or(Role::Replica));
+        };
+        let about = About {
+            volume,
+            path,
+            node: &config.node,
+            primary: None,
+            run: None,
+            state: NodeState::Unknown,
+        };
+        about.probe(argv).or_else(
+            |why| match note::Notes::at(&config.state_dir).read(volume.id) {
+                Found::Nothing => Err(why),
+                Found::Whole(_) | Found::Damaged => Ok(Role::Replica),
+            },
+        )
+    }
+
+    /// Whoever is primary is never overwritten, and whoever does not know is not either.
+    fn refuse_a_primary(
+        &self,
+        config: &Config,
+        volume: &Volume,
+        path: &AbsolutePath,
+        ground: &Ground,
+    ) -> Result<(), Failure> {
+        match self.role_of(config, volume, path) {
+            Ok(role) => {
+                self.seat(config, volume, ground)?.set_role(role, ground);
+                match role {
+                    Role::Replica => Ok(()),
+                    Role::Primary => Err(guard(
+                        format!(
+                            "`{}` says that it is the primary of `{}`",
+                            config.node, volume.name
+                        ),
+                        "a primary is never overwritten; look who is primary, then run the command there",
+                    )),
+                }
+            }
+            Err(why) => Err(guard(
+                format!(
+                    "`{}` does not know whether it is the primary of `{}`: {why}",
+                    config.node, volume.name
+                ),
+                "run the probe there by hand; it has to print `replica` and exit 0",
+            )),
+        }
+    }
+
+    /// Where probes decide, a caller is the primary only if every other node says so too.
+    fn refuse_another_primary(
+        &self,
+        volume: &Volume,
+        caller: &NodeName,
+        config: &Config,
+    ) -> Result<(), Failure> {
+        let (Primary::Probe(_), Some(reach)) = (&volume.primary, self.others.get()) else {
+            return Ok(());
+        };
+        let own = Some((&config.node, Ok(Role::Replica)));
+        let found = crate::primary::roles(volume, &**reach, own)?;
+        match found.primary == *caller {
+            true => Ok(()),
+            false => Err(Failure::new(
+                FailureKind::Auth,
+                format!(
+                    "`{caller}` is not the primary of `{}`: `{}` is",
+                    volume.name, found.primary
+                ),
+            )
+            .hint("run the command again: the primary's agent is found by itself")),
+        }
+    }
+}
+
+fn group_of<'a>(config: &'a Config, volume: &VolumeName) -> Option<&'a Group> {
+    let mut groups = config.cluster.groups.iter();
+    groups.find(|group| group.volumes.contains(volume))
 }
 
 /// A run that may write.
@@ -288,7 +430,7 @@ struct Entered<'a> {
     ground: Ground,
     held: Held,
     look: Look,
-    _slot: Slot,
+    _slot: Option<Slot>,
 }
 
 fn ground_of(config: &Config, volume: &Volume, path: &AbsolutePath) -> Ground {
@@ -318,51 +460,7 @@ fn serve_options(config: &Config, ground: &Ground, who: String) -> ServeOptions 
         epoch: 0,
         only_compare: false,
         image: None,
-    }
-}
-
-/// Asks this node's own probe: whoever is primary is never overwritten, and whoever does not know is
-/// not either.
-fn refuse_a_primary(
-    config: &Config,
-    volume: &Volume,
-    path: &AbsolutePath,
-    seat: &Seat,
-    ground: &Ground,
-    look: &Look,
-) -> Result<(), Failure> {
-    let Primary::Probe(argv) = &volume.primary else {
-        return Ok(());
-    };
-    let about = About {
-        volume,
-        path,
-        node: &config.node,
-        primary: None,
-        run: None,
-        state: look.state,
-    };
-    match about.probe(argv) {
-        Ok(role) => {
-            seat.set_role(role, ground);
-            match role {
-                Role::Replica => Ok(()),
-                Role::Primary => Err(guard(
-                    format!(
-                        "`{}` says that it is the primary of `{}`",
-                        config.node, volume.name
-                    ),
-                    "a primary is never overwritten; look who is primary, then run the command there",
-                )),
-            }
-        }
-        Err(why) => Err(guard(
-            format!(
-                "`{}` does not know whether it is the primary of `{}`: {why}",
-                config.node, volume.name
-            ),
-            "run the probe there by hand; it has to print `replica` and exit 0",
-        )),
+        device: None,
     }
 }
 
@@ -392,6 +490,10 @@ fn not_in(why: NotIn) -> Refused {
         NotIn::Twice => busy(
             "this very run is being served already",
             "wait for it to end",
+        ),
+        NotIn::Reserved => busy(
+            "the volume is being brought back to what it was",
+            "wait for `lockstep undo` to end",
         ),
         NotIn::TimedOut => busy(
             "the earlier run did not end in time",

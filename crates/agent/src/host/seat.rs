@@ -19,6 +19,7 @@ use super::ground::Ground;
 #[derive(Debug, Default)]
 pub(super) struct Fence {
     is_up: AtomicBool,
+    is_abandoned: AtomicBool,
     serving: Mutex<Option<Arc<Cancel>>>,
 }
 
@@ -33,10 +34,19 @@ impl Fence {
         if self.is_up() {
             cancel.request(Cause::Fenced);
         }
+        if self.is_abandoned() {
+            cancel.request(Cause::Abandoned);
+        }
     }
 
-    /// The agent ends: so does what is being served.
+    /// Whether the agent ends, and with it the call.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::SeqCst)
+    }
+
+    /// The agent ends: so does the call, and what is being served.
     fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::SeqCst);
         if let Some(cancel) = &*self.serving() {
             cancel.request(Cause::Abandoned);
         }
@@ -62,6 +72,8 @@ pub(super) enum NotIn {
     Twice,
     /// The earlier run did not end in time.
     TimedOut,
+    /// The volume is being brought back to what it was.
+    Reserved,
 }
 
 struct Caller {
@@ -74,6 +86,8 @@ struct State {
     keeper: Gatekeeper,
     waiting: Vec<Caller>,
     holder: Option<(Claim, Arc<Fence>)>,
+    /// Nobody is let in: something else than a run writes the volume.
+    is_reserved: bool,
 }
 
 pub(super) struct Seat {
@@ -95,6 +109,7 @@ impl Seat {
                 keeper,
                 waiting: Vec::new(),
                 holder: None,
+                is_reserved: false,
             }),
             changed: Condvar::new(),
             hands: Mutex::new(()),
@@ -115,6 +130,9 @@ impl Seat {
         let fence = Arc::new(Fence::default());
         let effects = {
             let mut state = self.state();
+            if state.is_reserved {
+                return Err(NotIn::Reserved);
+            }
             let in_line = state.waiting.iter().any(|caller| caller.claim == *claim);
             let holds = state.holder.as_ref().is_some_and(|(held, _)| held == claim);
             if in_line || holds {
@@ -175,6 +193,17 @@ impl Seat {
     /// The run that may write now.
     pub(super) fn holder(&self) -> Option<Claim> {
         self.state().holder.as_ref().map(|(claim, _)| claim.clone())
+    }
+
+    /// Keeps all runs out, if none is in or waits.
+    pub(super) fn reserve(self: &Arc<Self>) -> Option<Reserved> {
+        let mut state = self.state();
+        if state.is_reserved || state.holder.is_some() || !state.waiting.is_empty() {
+            return None;
+        }
+        state.is_reserved = true;
+        drop(state);
+        Some(Reserved(Arc::clone(self)))
     }
 
     /// Ends the run that writes now, if it is being served.
@@ -242,7 +271,12 @@ impl Seat {
         let Some(at) = state.waiting.iter().position(|it| it.claim == claim) else {
             return Some(Outcome::Drained(claim));
         };
-        state.holder = Some((claim, Arc::clone(&state.waiting[at].fence)));
+        let fence = Arc::clone(&state.waiting[at].fence);
+        if !state.keeper.permits(&claim) {
+            // A newer one came between the promise and this.
+            fence.raise();
+        }
+        state.holder = Some((claim, fence));
         state.waiting[at].answer = Some(Ok(()));
         drop(state);
         self.changed.notify_all();
@@ -261,6 +295,15 @@ impl Seat {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// No run is let in as long as this lives.
+pub(super) struct Reserved(Arc<Seat>);
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.0.state().is_reserved = false;
     }
 }
 

@@ -9,9 +9,10 @@ use lockstep_cluster::value::AbsolutePath;
 use lockstep_engine::{FullScanEvery, Reuse, ServeOptions, UndoMode, UndoPolicy};
 use lockstep_protocol::{Failure, FailureKind};
 
+use super::Host;
 use super::fate::Fate;
 use super::note::{Found, Note};
-use super::permit::guard;
+use super::permit::{guard, may_write};
 use super::seat::Held;
 use super::serve::Serving;
 use super::settle::{Services, Settled};
@@ -25,6 +26,8 @@ use crate::wire::{FileBytes, HostBid, HostTell, ServeTerms, UndoWord, WireFailur
 const BID_LIMIT: Duration = Duration::from_secs(26 * 60 * 60);
 /// Longest between two frames of one file.
 const FRAME_LIMIT: Duration = Duration::from_secs(30);
+/// Longest that one file may take.
+const FILE_LIMIT: Duration = Duration::from_secs(120);
 /// How often is looked whether a newer run waits.
 const GLANCE: Duration = Duration::from_millis(100);
 
@@ -35,6 +38,8 @@ enum Broken {
     Lost(String),
     /// A newer run waits for the volume.
     Fenced,
+    /// The agent ends.
+    Ending,
 }
 
 impl From<TalkError> for Broken {
@@ -44,6 +49,7 @@ impl From<TalkError> for Broken {
 }
 
 pub(super) struct Session<'a> {
+    pub(super) host: &'a Host,
     pub(super) services: Services<'a>,
     pub(super) held: Held,
     pub(super) ask: &'a WriteAsk,
@@ -78,6 +84,10 @@ impl Session<'_> {
             }
             Err(Broken::Fenced) => {
                 tracing::warn!(%volume, "run {} makes way for a newer one", self.ask.run);
+                false
+            }
+            Err(Broken::Ending) => {
+                tracing::warn!(%volume, "run {} ends with the agent", self.ask.run);
                 false
             }
         };
@@ -121,9 +131,7 @@ impl Session<'_> {
     fn next(&self, talk: &mut dyn Talk) -> Result<HostBid, Broken> {
         let deadline = Instant::now() + BID_LIMIT;
         loop {
-            if self.held.fence.is_up() {
-                return Err(Broken::Fenced);
-            }
+            self.goes_on()?;
             match hear(talk, GLANCE) {
                 Err(TalkError::Silent(_)) if Instant::now() < deadline => {}
                 heard => return Ok(heard?),
@@ -131,8 +139,43 @@ impl Session<'_> {
         }
     }
 
+    fn goes_on(&self) -> Result<(), Broken> {
+        let fence = &self.held.fence;
+        match (fence.is_up(), fence.is_abandoned()) {
+            (true, _) => Err(Broken::Fenced),
+            (false, true) => Err(Broken::Ending),
+            (false, false) => Ok(()),
+        }
+    }
+
+    /// Whether the run may still do here what it was let in for, by the files and the probe of now.
+    fn still_may(&self, asks_probe: bool) -> Result<(), Failure> {
+        let config = self.host.current().get();
+        let (volume, path) = may_write(
+            &config,
+            &self.held.claim.source,
+            &self.ask.volume,
+            self.ask.id,
+        )?;
+        if path != self.services.path {
+            let why = format!("`{}` lies somewhere else now", self.ask.volume);
+            return Err(guard(why, "run the same command again"));
+        }
+        match asks_probe {
+            true => self
+                .host
+                .refuse_a_primary(&config, volume, path, self.services.ground),
+            false => Ok(()),
+        }
+    }
+
     fn compare_files(&mut self, states: &BTreeMap<AbsolutePath, FileState>) -> HostTell {
         self.turn = Turn::Differing;
+        if states.len() > align::MAX_FILES {
+            let why = format!("the primary has more than {} files", align::MAX_FILES);
+            self.unstaged = Some(guard(why, "name fewer folders in `files`"));
+            return HostTell::Differing { files: Vec::new() };
+        }
         match align::states(&self.services.volume.files) {
             Ok(own) => self.differing = differences(states, &own),
             // Nothing can be sent then; it is said with `Staged`, and in the end.
@@ -158,7 +201,12 @@ impl Session<'_> {
         let places = &self.services.volume.files;
         let mut incoming = Incoming::begin(places, announced);
         let mut left = announced.bytes;
+        let deadline = Instant::now() + FILE_LIMIT;
         while left > 0 {
+            self.goes_on()?;
+            if Instant::now() > deadline {
+                return Err(Broken::Lost(format!("{} came too slowly", announced.path)));
+            }
             let frame = talk.recv(FRAME_LIMIT)?;
             let length = frame.len() as u64;
             if length == 0 || length > left || frame.len() > align::MAX_FRAME_BYTES {
@@ -189,6 +237,8 @@ impl Session<'_> {
     }
 
     fn stopped(&mut self, hooks: &mut Vec<crate::wire::HookReport>) -> Result<(), Failure> {
+        // The grant may be old: the run waited for an earlier one, or for the others.
+        self.still_may(true)?;
         if !self.ask.hooks || !self.services.has_hooks() {
             return Ok(());
         }
@@ -199,9 +249,9 @@ impl Session<'_> {
         let fence = &self.held.fence;
         let primary = &self.held.claim.source;
         let run = (&self.ask.run, self.ask.epoch);
-        let report = self
-            .services
-            .hook(Moment::Stop, primary, run, &|| fence.is_up());
+        let report = self.services.hook(Moment::Stop, primary, run, &|| {
+            fence.is_up() || fence.is_abandoned()
+        });
         crash::point("host.stopped");
         let error = report.as_ref().and_then(|report| report.error.clone());
         hooks.extend(report);
@@ -281,6 +331,8 @@ impl Session<'_> {
     }
 
     fn open(&mut self, terms: &ServeTerms) -> Result<(Serving, crate::wire::ServingAt), Failure> {
+        // The service that a probe asks is down by now.
+        self.still_may(false)?;
         let device = self.services.ground.look()?.device;
         if device != self.device {
             let why = format!("it is {device}, and {} was promised", self.device);
@@ -317,6 +369,7 @@ impl Session<'_> {
                 keep: Duration::from_secs(terms.keep_undo_seconds),
             },
             epoch: self.ask.epoch.get(),
+            device: Some(self.device.clone()),
             ..super::serve_options(self.services.config, self.services.ground, who)
         }
     }

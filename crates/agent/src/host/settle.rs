@@ -155,6 +155,21 @@ impl<'a> Services<'a> {
         settled
     }
 
+    /// The node was made primary since: what runs there is other people's affair now.
+    pub(super) fn leave_to_primary(&self, note: &Note) {
+        for staged in &note.files {
+            staged.discard(&self.volume.files);
+        }
+        tracing::warn!(
+            volume = %self.volume.name,
+            "run {} had stopped its services, and this node is its primary now: they are left as they are",
+            note.run
+        );
+        if let Err(error) = self.notes().remove(note.id) {
+            tracing::warn!("what was noted of the services stays: {error}");
+        }
+    }
+
     /// Of what is put in place nothing runs before all of it is there, and `configure` has told it
     /// whom to follow.
     fn resume(

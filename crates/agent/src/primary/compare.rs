@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockstep_cluster::file::Volume;
-use lockstep_cluster::plan::{FileDifference, Frozen, NodeFacts, NodeState, Ownership, Plan, Root};
+use lockstep_cluster::plan::{
+    ChangeLimit, FileDifference, Frozen, NodeFacts, NodeState, Ownership, Plan, Root,
+};
 use lockstep_cluster::value::NodeName;
 use lockstep_engine::{Outcome, Purpose, TargetOutcome, Verdict, run};
 use lockstep_protocol::{Failure, FailureKind};
@@ -65,6 +67,30 @@ impl Driven {
                 let differences: Vec<String> =
                     differences.iter().map(ToString::to_string).collect();
                 return Err(stale(differences.join("; ")));
+            }
+        }
+        Ok(())
+    }
+
+    /// A group is judged as a whole, before anything is claimed or stopped.
+    pub(super) fn refuse_too_much(&self) -> Result<(), Failure> {
+        let Some(limit) = self.job.ask.max_change else {
+            return Ok(());
+        };
+        for volume in &self.job.volumes {
+            let compared = self.compare_volume(volume)?;
+            for target in &compared.outcome.targets {
+                if limit.is_exceeded(target.bytes_differing, compared.outcome.size) {
+                    let message = format!(
+                        "{} of `{}` on `{}` would change, more than --max-change {limit}",
+                        ChangeLimit::of(target.bytes_differing, compared.outcome.size),
+                        volume.name,
+                        target.target
+                    );
+                    return Err(Failure::new(FailureKind::Guard, message).hint(
+                        "see that these are the right volumes, then give a higher --max-change",
+                    ));
+                }
             }
         }
         Ok(())

@@ -1,11 +1,12 @@
 //! Configuration files, from the primary to its secondaries.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lockstep_cluster::plan::{FileDifference, FileState};
+use lockstep_cluster::plan::FileState;
 use lockstep_cluster::value::AbsolutePath;
+use lockstep_engine::Cancel;
 use lockstep_protocol::{Failure, FailureKind};
 
 use super::part::Part;
@@ -15,6 +16,8 @@ use crate::wire::{FileBytes, HostBid, HostTell};
 
 /// How long a secondary may take to compare its files, and to put aside what it was sent.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long all files of a volume may take.
+const ALL_LIMIT: Duration = Duration::from_secs(600);
 
 /// The files of a volume here.
 pub(super) fn own(places: &[AbsolutePath]) -> Result<BTreeMap<AbsolutePath, FileState>, Failure> {
@@ -29,6 +32,7 @@ pub(super) fn send(
     part: &Part,
     places: &[AbsolutePath],
     states: &BTreeMap<AbsolutePath, FileState>,
+    cancel: &Cancel,
 ) -> Result<(), Failure> {
     if places.is_empty() {
         return Ok(());
@@ -39,8 +43,21 @@ pub(super) fn send(
     let HostTell::Differing { files } = part.bid(&bid, LIMIT)? else {
         return Err(out_of_turn(part.node()));
     };
-    for file in &files {
-        send_one(part, places, states, file)?;
+    // Each path once, whatever the other side says.
+    let paths: BTreeSet<&AbsolutePath> = files.iter().map(|file| &file.path).collect();
+    let deadline = Instant::now() + ALL_LIMIT;
+    for path in paths {
+        if cancel.cause().is_some() {
+            return Err(Failure::new(
+                FailureKind::Temporary,
+                "the run was cancelled",
+            ));
+        }
+        if Instant::now() > deadline {
+            let message = format!("{}: its files take too long", part.node());
+            return Err(Failure::new(FailureKind::Temporary, message));
+        }
+        send_one(part, places, states, path)?;
     }
     match part.bid(&HostBid::FilesEnd, LIMIT)? {
         HostTell::Staged { failure: None } => Ok(()),
@@ -55,24 +72,24 @@ fn send_one(
     part: &Part,
     places: &[AbsolutePath],
     states: &BTreeMap<AbsolutePath, FileState>,
-    file: &FileDifference,
+    path: &AbsolutePath,
 ) -> Result<(), Failure> {
     // What the other side wants is not looked at: only what was told of this side's own files.
-    let Some(state) = states.get(&file.path) else {
+    let Some(state) = states.get(path) else {
         return part.say(&HostBid::File(FileBytes {
-            path: file.path.clone(),
+            path: path.clone(),
             state: None,
             bytes: 0,
         }));
     };
-    let found = read(places, &file.path)?;
+    let found = read(places, path)?;
     let Some((_, content)) = found.filter(|(now, _)| now == state) else {
-        let message = format!("{} was changed while it was being sent", file.path.as_str());
+        let message = format!("{} was changed while it was being sent", path.as_str());
         return Err(Failure::new(FailureKind::Temporary, message)
             .hint("run the same command again once nobody edits it"));
     };
     part.say(&HostBid::File(FileBytes {
-        path: file.path.clone(),
+        path: path.clone(),
         state: Some(*state),
         bytes: u64::try_from(content.len()).unwrap_or(u64::MAX),
     }))?;

@@ -20,6 +20,8 @@ use crate::wire::{Aim, Answer, Ask, RoleWord, RunAsk};
 
 /// How long a node may take for a word about itself, beyond what a probe may take.
 const WORD_LIMIT: Duration = Duration::from_secs(5);
+/// How far the epoch of one node may be beyond those of all others.
+const MAX_EPOCH_JUMP: u64 = 1 << 32;
 
 /// A run that the caller may have, as the files and the probes say now.
 #[derive(Clone, Debug)]
@@ -143,9 +145,6 @@ impl Job {
             message: format!("--adopt: {}", failure.message),
             ..failure
         })?;
-        for volume in &selection.volumes {
-            caller.may_run(config, volume)?;
-        }
         let mut all: Option<Roles> = None;
         for volume in &selection.volumes {
             let own = own_role(config, volume).map(|role| (&config.node, role));
@@ -194,6 +193,23 @@ impl Job {
         })
     }
 
+    /// Whether this node is the primary still; others' probes were asked when the run began.
+    pub(super) fn is_still_primary(&self) -> Result<(), Failure> {
+        for volume in &self.volumes {
+            if let Some(role) = own_role(&self.config, volume)
+                && role != Ok(Role::Primary)
+            {
+                let message = format!(
+                    "`{}` is not the primary of `{}` any more",
+                    self.config.node, volume.name
+                );
+                return Err(Failure::new(FailureKind::Fenced, message)
+                    .hint("run the command again: the primary's agent is found by itself"));
+            }
+        }
+        Ok(())
+    }
+
     /// Runs the primary's health hooks, each once.
     ///
     /// # Errors
@@ -239,14 +255,15 @@ impl Job {
             return Ok(epoch);
         }
         let answers = ask_all(reach, &self.targets, &Ask::Status, WORD_LIMIT);
-        let mut newest = self.own_epoch();
-        for answer in answers.into_iter().flatten() {
-            if let Answer::Status(status) = answer {
+        let mut told = Vec::new();
+        for (node, answer) in self.targets.iter().zip(answers) {
+            if let Ok(Answer::Status(status)) = answer {
                 let theirs = (self.volumes.iter())
                     .filter_map(|volume| status.volumes.get(&volume.name)?.epoch);
-                newest = newest.max(theirs.max());
+                told.extend(theirs.max().map(|epoch| (node.clone(), epoch)));
             }
         }
+        let newest = newest_epoch(self.own_epoch(), &told)?;
         let next = match newest {
             None => Epoch::new(1),
             Some(newest) => newest.next(),
@@ -271,6 +288,26 @@ impl Job {
     }
 }
 
+/// The newest epoch that was told, unless one node is far beyond all others: with a lie it could use
+/// up all the epochs that there are.
+fn newest_epoch(own: Option<Epoch>, told: &[(NodeName, Epoch)]) -> Result<Option<Epoch>, Failure> {
+    let newest = told.iter().max_by_key(|(_, epoch)| *epoch);
+    let Some((node, newest)) = newest else {
+        return Ok(own);
+    };
+    let others = told.iter().filter(|(other, _)| other != node);
+    let known = others.map(|(_, epoch)| *epoch).chain(own).max();
+    let most = known.map_or(0, Epoch::get).saturating_add(MAX_EPOCH_JUMP);
+    match newest.get() > most {
+        true => Err(Failure::new(
+            FailureKind::Guard,
+            format!("`{node}` says that it promised epoch {newest}, which no other node is near"),
+        )
+        .hint("if that is right, give the next one with --epoch")),
+        false => Ok(own.max(Some(*newest))),
+    }
+}
+
 /// This node's role by its probe; none where the file names the primary.
 pub fn own_role(config: &Config, volume: &Volume) -> Option<Probed> {
     let Primary::Probe(argv) = &volume.primary else {
@@ -288,4 +325,39 @@ pub fn own_role(config: &Config, volume: &Volume) -> Option<Probed> {
         state: NodeState::Unknown,
     };
     Some(about.probe(argv))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_EPOCH_JUMP, newest_epoch};
+    use lockstep_cluster::claim::Epoch;
+    use lockstep_cluster::value::NodeName;
+    use lockstep_protocol::FailureKind;
+
+    fn told(epochs: &[u64]) -> Vec<(NodeName, Epoch)> {
+        let node = |(number, epoch): (usize, &u64)| {
+            let name = format!("db{number}").parse().unwrap();
+            (name, Epoch::new(*epoch).unwrap())
+        };
+        epochs.iter().enumerate().map(node).collect()
+    }
+
+    #[test]
+    fn the_newest_counts_and_one_alone_far_ahead_does_not() {
+        let newest = |own, epochs: &[u64]| newest_epoch(Epoch::new(own), &told(epochs));
+        assert_eq!(newest(0, &[]).unwrap(), None);
+        assert_eq!(newest(7, &[3, 5]).unwrap(), Epoch::new(7));
+        assert_eq!(newest(0, &[3, 9]).unwrap(), Epoch::new(9));
+        let stamp = 1_700_000_000_000;
+        assert_eq!(
+            newest(0, &[stamp, stamp + 1]).unwrap(),
+            Epoch::new(stamp + 1)
+        );
+        assert_eq!(newest(stamp, &[stamp + 1]).unwrap(), Epoch::new(stamp + 1));
+        for far in [u64::MAX, u64::MAX - 1, 9 + MAX_EPOCH_JUMP + 1] {
+            let refused = newest(4, &[9, far]).unwrap_err();
+            assert_eq!(refused.kind, FailureKind::Guard);
+            assert!(refused.message.contains("db1"), "{refused}");
+        }
+    }
 }

@@ -29,7 +29,7 @@ mod runs;
 mod tell;
 mod terms;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lockstep_cluster::claim::{Epoch, RunName};
@@ -62,9 +62,6 @@ pub struct Primary {
     reach: Arc<dyn Reach>,
     runs: Runs,
     sink: Box<dyn EndSink>,
-    /// Held from a look at the promised epochs to the admission, so that two runs never find the
-    /// same next one.
-    beginning: Mutex<()>,
 }
 
 impl Primary {
@@ -76,7 +73,6 @@ impl Primary {
             reach,
             runs: Runs::default(),
             sink,
-            beginning: Mutex::default(),
         }
     }
 
@@ -88,7 +84,10 @@ impl Primary {
 
     /// Carries out what is asked, and tells it over the call; a resync goes on without its caller.
     pub fn run(self: &Arc<Self>, talk: &mut dyn Talk, caller: &Caller, ask: RunAsk) {
-        let begun = read_plans(talk, &ask).and_then(|plans| self.begin(caller, ask, plans));
+        let begun = self
+            .permit(caller, &ask)
+            .and_then(|volumes| read_plans(talk, &ask, volumes))
+            .and_then(|plans| self.begin(caller, ask, plans));
         match begun {
             Ok(live) => {
                 // A caller that is gone misses the rest; what it cannot wait for any more may end.
@@ -143,6 +142,16 @@ impl Primary {
         })
     }
 
+    /// Names and rights, before anything else is heard; the number of volumes.
+    fn permit(&self, caller: &Caller, ask: &RunAsk) -> Result<usize, Failure> {
+        let config = self.current.get();
+        let selection = job::selected(&config, ask.name.as_str(), &ask.nodes)?;
+        for volume in &selection.volumes {
+            caller.may_run(&config, volume)?;
+        }
+        Ok(selection.volumes.len())
+    }
+
     /// Everything up to the point from which a run goes on by itself.
     fn begin(
         self: &Arc<Self>,
@@ -156,14 +165,6 @@ impl Primary {
         if job.ask.aim == Aim::Resync {
             job.check_health(&run)?;
         }
-        let _begins = self
-            .beginning
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let epoch = match job.ask.aim {
-            Aim::Resync => Some(job.next_epoch(&*self.reach)?),
-            Aim::Plan | Aim::Verify => None,
-        };
         let live = Live::new(
             run.clone(),
             job.ask.aim,
@@ -174,14 +175,26 @@ impl Primary {
                 .collect(),
             Answer::Run {
                 run: run.clone(),
-                epoch,
+                epoch: None,
                 attached: false,
                 aim: job.ask.aim,
                 primary: config.node.clone(),
                 targets: job.targets.clone(),
             },
         );
+        // Before the epoch is chosen: two runs of a volume would find the same one.
         let live = self.runs.admit(live, config.own.runs)?;
+        let epoch = match job.ask.aim {
+            Aim::Resync => match job.next_epoch(&*self.reach) {
+                Ok(epoch) => Some(epoch),
+                Err(failure) => {
+                    self.runs.forget(&live);
+                    return Err(failure);
+                }
+            },
+            Aim::Plan | Aim::Verify => None,
+        };
+        live.has_epoch(epoch);
         let driven = Driven {
             primary: Arc::clone(self),
             live: Arc::clone(&live),
@@ -249,9 +262,9 @@ impl Driven {
 }
 
 /// The plans that follow what was asked.
-fn read_plans(talk: &mut dyn Talk, ask: &RunAsk) -> Result<Vec<Plan>, Failure> {
+fn read_plans(talk: &mut dyn Talk, ask: &RunAsk, volumes: usize) -> Result<Vec<Plan>, Failure> {
     let unread = |what: String| Failure::new(FailureKind::Usage, format!("a plan: {what}"));
-    if ask.plans > MAX_PLANS {
+    if ask.plans > MAX_PLANS || usize::from(ask.plans) > volumes {
         return Err(unread("there are too many".to_owned()));
     }
     (0..ask.plans)

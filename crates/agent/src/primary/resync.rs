@@ -12,7 +12,8 @@ use lockstep_cluster::value::NodeName;
 use lockstep_engine::FullScanEvery;
 use lockstep_engine::{
     Consent, KeepBase, Outcome, PlanLine, Purpose, Request, Reuse, Scope, TakenSnapshot,
-    TargetOutcome, TargetSpec, Together, UndoMode, UndoPolicy, Verdict, VerifyScope, run,
+    TargetOutcome, TargetSpec, Together, UndoMode, UndoPolicy, Verdict, VerifyScope, hash_volume,
+    run,
 };
 use lockstep_merkle::Root;
 use lockstep_protocol::{Failure, FailureKind, VolumeState};
@@ -33,8 +34,10 @@ struct Slot {
     parts: Vec<Arc<Part>>,
     /// For each volume.
     aftermath: Vec<Aftermath>,
-    /// Why it is out.
+    /// Why it is out, before anything was written there.
     failure: Option<Failure>,
+    /// A volume of its group is not good there: no other one is written.
+    is_out: bool,
 }
 
 /// How the end of a part went, for one volume.
@@ -46,7 +49,12 @@ impl Driven {
         if !self.job.plans.is_empty() {
             self.refuse_stale_plans()?;
         }
+        if self.job.volumes.len() > 1 && self.job.ask.max_change.is_some() {
+            self.refuse_too_much()?;
+        }
         let mut slots = self.claim(epoch)?;
+        // Claiming may have waited for earlier runs.
+        self.job.is_still_primary()?;
         self.prepare(&mut slots);
         let result = self.overwrite(&mut slots, epoch);
         if result.is_err() {
@@ -79,6 +87,7 @@ impl Driven {
                 parts: Vec::new(),
                 aftermath: vec![Aftermath::default(); self.job.volumes.len()],
                 failure: None,
+                is_out: false,
             };
             match claimed {
                 Ok(parts) => slot.parts = parts,
@@ -150,10 +159,21 @@ impl Driven {
                 });
             }
         });
-        for slot in slots.iter_mut().filter(|slot| slot.failure.is_some()) {
-            // Untouched: whatever was stopped there starts again.
-            self.conclude_slot(slot, false);
-        }
+        // Untouched: whatever was stopped there starts again.
+        self.conclude_where(slots, |slot| slot.failure.is_some());
+    }
+
+    /// Ends the parts of some nodes at once, without anything usable.
+    fn conclude_where(&self, slots: &mut [Slot], wanted: impl Fn(&Slot) -> bool) {
+        std::thread::scope(|scope| {
+            for slot in slots.iter_mut().filter(|slot| wanted(slot)) {
+                scope.spawn(move || {
+                    if let Some(failure) = self.conclude_slot(slot, false) {
+                        tracing::warn!(node = %slot.node, "{failure}");
+                    }
+                });
+            }
+        });
     }
 
     fn prepare_one(
@@ -165,7 +185,8 @@ impl Driven {
         >],
     ) -> Result<(), Failure> {
         for ((volume, part), own) in self.job.volumes.iter().zip(&slot.parts).zip(own) {
-            files::send(part, &volume.files, own.as_ref().map_err(Clone::clone)?)?;
+            let own = own.as_ref().map_err(Clone::clone)?;
+            files::send(part, &volume.files, own, &self.live.cancel)?;
         }
         let volumes = self.job.volumes.iter().enumerate();
         for ((number, volume), part) in volumes.zip(&slot.parts) {
@@ -187,7 +208,7 @@ impl Driven {
             return Ok(self.nothing_reached(slots));
         }
         let is_group = self.job.volumes.len() > 1;
-        let mut taken = match is_group {
+        let mut taken: Vec<Option<TakenSnapshot>> = match is_group {
             true => self
                 .snapshot_together(epoch)?
                 .into_iter()
@@ -196,9 +217,21 @@ impl Driven {
             false => vec![None],
         };
         let mut outcomes = Vec::new();
+        if is_group && let Err(failure) = self.refuse_other_images(&taken) {
+            for snapshot in taken.iter().flatten() {
+                // The next run releases what stays.
+                let _ = snapshot.release();
+            }
+            return Err(failure);
+        }
         for (number, volume) in self.job.volumes.iter().enumerate() {
             let snapshot = taken.get_mut(number).and_then(Option::take);
-            outcomes.push(self.overwrite_volume(number, volume, snapshot, slots, epoch));
+            let done = self.overwrite_volume(number, volume, snapshot, slots, epoch);
+            for (slot, target) in slots.iter_mut().zip(&done.outcome.targets) {
+                // No later volume is written where this one is not good.
+                slot.is_out |= !is_good(target);
+            }
+            outcomes.push(done);
         }
         if is_group {
             self.conclude_group(slots, &mut outcomes);
@@ -236,6 +269,24 @@ impl Driven {
             }
         };
         self.job.volumes.iter().enumerate().map(ended).collect()
+    }
+
+    /// A plan is of these very bytes, of all volumes, before any of them is shipped.
+    fn refuse_other_images(&self, taken: &[Option<TakenSnapshot>]) -> Result<(), Failure> {
+        for (volume, taken) in self.job.volumes.iter().zip(taken) {
+            let plan = self.job.plans.iter().find(|plan| plan.id == volume.id);
+            let (Some(plan), Some(taken)) = (plan, taken) else {
+                continue;
+            };
+            let image = taken.open()?;
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let (root, _) = hash_volume(&image.path, threads, IoEngine::Threads, &|_| {})?;
+            if lockstep_cluster::plan::Root::from_bytes(*root.as_bytes()) != plan.root {
+                let what = format!("the data of `{}` changed since", volume.name);
+                return Err(stale_plan(&what));
+            }
+        }
+        Ok(())
     }
 
     fn snapshot_together(&self, epoch: Epoch) -> Result<Vec<TakenSnapshot>, Failure> {
@@ -289,7 +340,7 @@ impl Driven {
         epoch: Epoch,
     ) -> Done {
         let numbers: Vec<usize> = (0..slots.len())
-            .filter(|index| slots[*index].failure.is_none())
+            .filter(|index| slots[*index].failure.is_none() && !slots[*index].is_out)
             .collect();
         let parts: Vec<Arc<Part>> = (numbers.iter())
             .map(|index| Arc::clone(&slots[*index].parts[number]))
@@ -366,7 +417,8 @@ impl Driven {
             .iter()
             .find(|plan| plan.id == volume.id)
             .cloned();
-        if ask.max_change.is_some() || plan.is_some() {
+        // A group was judged as a whole before.
+        if self.job.volumes.len() == 1 && (ask.max_change.is_some() || plan.is_some()) {
             let teller = Arc::clone(teller);
             let (objection, limit) = (Arc::clone(objection), ask.max_change);
             request.consent = Consent::Ask(Box::new(move |lines| {
@@ -481,13 +533,27 @@ impl Driven {
 
     /// On each node the volumes without hooks first, then the others; usable only if all are good.
     fn conclude_group(&self, slots: &mut [Slot], outcomes: &mut [Done]) {
-        for (at, slot) in slots.iter_mut().enumerate() {
-            if slot.failure.is_some() {
+        let usable: Vec<bool> = (0..slots.len())
+            .map(|at| {
+                let good = |done: &Done| done.outcome.targets.get(at).is_some_and(is_good);
+                outcomes.iter().all(good)
+            })
+            .collect();
+        let results: Vec<Option<Option<Failure>>> = std::thread::scope(|scope| {
+            let ends: Vec<_> = (slots.iter_mut().zip(&usable))
+                .map(|(slot, usable)| {
+                    let is_in = slot.failure.is_none();
+                    is_in.then(|| scope.spawn(move || self.conclude_slot(slot, *usable)))
+                })
+                .collect();
+            ends.into_iter()
+                .map(|end| end.map(|thread| thread.join().unwrap_or(None)))
+                .collect()
+        });
+        for (at, result) in results.into_iter().enumerate() {
+            let (Some(result), Some(usable)) = (result, usable.get(at).copied()) else {
                 continue;
-            }
-            let good = |done: &Done| done.outcome.targets.get(at).is_some_and(is_good);
-            let usable = outcomes.iter().all(good);
-            let result = self.conclude_slot(slot, usable);
+            };
             for done in outcomes.iter_mut() {
                 let Some(target) = done.outcome.targets.get_mut(at) else {
                     continue;
@@ -528,11 +594,7 @@ impl Driven {
     }
 
     fn let_go(&self, slots: &mut [Slot]) {
-        for slot in slots.iter_mut().filter(|slot| slot.failure.is_none()) {
-            if let Some(failure) = self.conclude_slot(slot, false) {
-                tracing::warn!(node = %slot.node, "{failure}");
-            }
-        }
+        self.conclude_where(slots, |slot| slot.failure.is_none());
     }
 
     /// What was measured, for the next plan.
@@ -611,6 +673,13 @@ fn settle(target: &mut TargetOutcome, part: &Part) {
     match part.served() {
         Ok(served) => {
             target.state = state(served.state);
+            if target.verdict == Verdict::Ok && served.state != NodeState::Consistent {
+                target.verdict = Verdict::Failed;
+                target.error = Some(Failure::new(
+                    FailureKind::Io,
+                    "the run ended well, and its ledger does not say so",
+                ));
+            }
             if let Some(failure) = served.failure {
                 target.verdict = Verdict::Failed;
                 let is_vague = (target.error.as_ref()).is_none_or(|error| error.kind.retriable());
@@ -663,15 +732,11 @@ fn objection_to(
         }
     }
     let plan = plan?;
-    let stale = |what: String| {
-        Failure::new(FailureKind::Guard, format!("the plan is stale: {what}"))
-            .hint("make a new plan and look at it again")
-    };
     let is_same = root.is_some_and(|root| {
         lockstep_cluster::plan::Root::from_bytes(*root.as_bytes()) == plan.root
     });
     if !is_same {
-        return Some(stale("the primary's data changed since".to_owned()));
+        return Some(stale_plan("the primary's data changed since"));
     }
     lines.iter().find_map(|line| {
         let planned = plan
@@ -680,7 +745,7 @@ fn objection_to(
             .find(|node| node.node.as_str() == line.target);
         match planned {
             Some(planned) if planned.bytes_differing == line.bytes_differing => None,
-            _ => Some(stale(format!("`{}` changed since", line.target))),
+            _ => Some(stale_plan(&format!("`{}` changed since", line.target))),
         }
     })
 }
@@ -719,6 +784,11 @@ fn whole(mut outcome: Outcome, numbers: &[usize], slots: &[Slot]) -> Outcome {
     outcome
 }
 
+fn stale_plan(what: &str) -> Failure {
+    Failure::new(FailureKind::Guard, format!("the plan is stale: {what}"))
+        .hint("make a new plan and look at it again")
+}
+
 fn left_out(slot: &Slot) -> TargetOutcome {
     TargetOutcome {
         target: slot.node.to_string(),
@@ -733,7 +803,15 @@ fn left_out(slot: &Slot) -> TargetOutcome {
         elapsed: Duration::ZERO,
         transport: None,
         undo: None,
-        error: slot.failure.clone(),
+        error: slot.failure.clone().or_else(|| {
+            slot.is_out.then(|| {
+                let what = format!(
+                    "{}: left as it was, for another volume of its group is not good",
+                    slot.node
+                );
+                Failure::new(FailureKind::Interrupted, what)
+            })
+        }),
     }
 }
 

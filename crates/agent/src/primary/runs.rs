@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lockstep_cluster::claim::RunName;
+use lockstep_cluster::claim::{Epoch, RunName};
 use lockstep_cluster::value::VolumeName;
 use lockstep_engine::{Cancel, Cause};
 use lockstep_protocol::{Failure, FailureKind};
@@ -37,7 +37,7 @@ pub struct Live {
     pub volumes: Vec<VolumeName>,
     /// Ends it early.
     pub cancel: Arc<Cancel>,
-    head: Answer,
+    head: Mutex<Answer>,
     said: Mutex<Said>,
     news: Condvar,
 }
@@ -80,6 +80,11 @@ impl Runs {
         let live = Arc::new(live);
         runs.push_back(Arc::clone(&live));
         Ok(live)
+    }
+
+    /// A run that was let in and did nothing after all.
+    pub fn forget(&self, live: &Arc<Live>) {
+        self.lock().retain(|run| !Arc::ptr_eq(run, live));
     }
 
     /// The run with this volume's or group's name; one that is on before one that is over.
@@ -133,7 +138,7 @@ impl Live {
             name,
             volumes,
             cancel: Arc::new(Cancel::new()),
-            head,
+            head: Mutex::new(head),
             said: Mutex::default(),
             news: Condvar::new(),
         }
@@ -147,6 +152,17 @@ impl Live {
         self.volumes
             .iter()
             .any(|volume| other.volumes.contains(volume))
+    }
+
+    /// From now on this is its epoch.
+    pub fn has_epoch(&self, number: Option<Epoch>) {
+        if let Answer::Run { epoch, .. } = &mut *self.head() {
+            *epoch = number;
+        }
+    }
+
+    fn head(&self) -> MutexGuard<'_, Answer> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it is over.
@@ -186,7 +202,7 @@ impl Live {
     /// # Errors
     /// [`TalkError`] if the caller is gone; the run goes on.
     pub fn follow(&self, talk: &mut dyn Talk, attached: bool) -> Result<(), TalkError> {
-        let mut head = self.head.clone();
+        let mut head = self.head().clone();
         if let Answer::Run {
             attached: is_attached,
             ..

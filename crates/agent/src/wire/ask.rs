@@ -41,10 +41,11 @@ pub enum Ask {
         /// A volume's or a group's name.
         name: Words,
     },
-    /// To a secondary: bring a volume back to what it held before its last run; answered by `Undone`.
+    /// To a secondary: bring volumes back to what they held before their last run; answered by
+    /// `Undone`.
     Undo {
-        /// The volume.
-        volume: VolumeName,
+        /// One volume, or all of a group.
+        volumes: Vec<VolumeName>,
         /// Who asks, and why.
         who: Words,
         /// Whether anything is done, or only told.
@@ -201,16 +202,18 @@ pub enum Answer {
     Ended(Ended),
     /// It is done.
     Done,
-    /// A volume is back, or would be.
+    /// Volumes are back, or would be.
     Undone {
-        /// What the ledger says now.
+        /// What the ledger says now; the worst of several.
         state: NodeState,
         /// Bytes that were put back.
         bytes: u64,
         /// What ran.
         hooks: Vec<HookReport>,
-        /// One sentence about what can be, or was, brought back.
-        what: Words,
+        /// For each volume one sentence about what can be, or was, brought back.
+        what: Vec<Words>,
+        /// What did not work besides, such as a service that did not start.
+        failure: Option<WireFailure>,
     },
     /// Files that are not as the primary's, by path.
     Differing {

@@ -75,6 +75,9 @@ pub struct ServeOptions {
     /// A frozen image of the volume, which a comparison reads instead; who the volume is, and what
     /// the ledger says of it, stays its own affair.
     pub image: Option<PathBuf>,
+    /// The file or device that was agreed on, by its identity without its size, or `missing`: another
+    /// one in its place is not written. Not looked at if none is named.
+    pub device: Option<String>,
 }
 
 /// How a target ended that ended well.

@@ -25,6 +25,9 @@ use crate::limits::WINDOW;
 use crate::scan::ScanFrom;
 use crate::undo::{Stores, lasting};
 
+/// What a file that does not exist yet is agreed on as.
+const MISSING: &str = "missing";
+
 /// A target that is fit for its run.
 pub(super) struct Opened {
     pub(super) volume: Box<dyn Place>,
@@ -82,6 +85,9 @@ fn open_and_claim(hello: &Hello, options: &ServeOptions) -> Result<Opened, Failu
         engine: options.io,
     })
     .map_err(|error| target_unopened(&error))?;
+    if let Some(agreed) = &options.device {
+        is_the_agreed_one(&volume, agreed)?;
+    }
     let key = VolumeKey::from_path(&path)
         .map_err(|error| Failure::new(FailureKind::Usage, sentence(&error)))?;
     let identity = match &image {
@@ -138,6 +144,22 @@ fn frozen(
     }
     let path = image.clone();
     Ok(Some(Frozen { path, of }))
+}
+
+/// What was looked at before may have been replaced since, or a link moved.
+fn is_the_agreed_one(volume: &Target, agreed: &str) -> Result<(), Failure> {
+    let found = match volume.plan() {
+        TargetPlan::Create | TargetPlan::ResumePartial => MISSING.to_owned(),
+        _ => (volume.identity()).map_or_else(String::new, |found| lasting(&found.durable_text())),
+    };
+    match found == agreed {
+        true => Ok(()),
+        false => Err(Failure::new(
+            FailureKind::Guard,
+            format!("the target is {found}, and {agreed} was agreed on"),
+        )
+        .hint("something else was put in its place: look what it is, then run the command again")),
+    }
 }
 
 fn agreed_version(hello: &Hello) -> Result<u16, Failure> {

@@ -148,6 +148,7 @@ impl TestTarget {
             epoch: 0,
             only_compare: false,
             image: None,
+            device: None,
         };
         let opened = self.opened(&hello);
         // What came of it is in the run's outcome.
