@@ -273,9 +273,9 @@ mod tests {
                             let now = [own_now.clone(), other_now.clone()];
                             match fate(&note, &now, bits & 2 != 0) {
                                 Fate::Resume => {
-                                    assert!(note.usable);
                                     for now in &now {
                                         assert_eq!(now.state, NodeState::Consistent);
+                                        assert_eq!(now.epoch, note.epoch.get());
                                     }
                                     assert_ne!(other.newest, other_now.newest);
                                 }

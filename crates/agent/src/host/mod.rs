@@ -185,13 +185,6 @@ impl Host {
             let why = format!("the agent of `{}` ends", config.node);
             return Err(Failure::new(FailureKind::Temporary, why).into());
         }
-        if !ask.group && group_of(config, &ask.volume).is_some_and(|it| it.volumes.len() > 1) {
-            let why = format!(
-                "`{}` goes together with others of its group here",
-                ask.volume
-            );
-            return Err(guard(why, "resync the group").into());
-        }
         if ask.group && !(config.cluster.groups.iter()).any(|it| it.volumes.contains(&ask.volume)) {
             let why = format!("`{}` is in no group here", ask.volume);
             return Err(guard(why, "lay the same cluster file on both nodes").into());

@@ -142,7 +142,11 @@ fn a_node_serves_no_more_runs_than_its_own_file_says() {
     });
     let mut first = lab.call(lab.ask(5));
     first.granted();
-    let wal = lab.call(lab.ask_wal(5)).refused();
+    let alone = WriteAsk {
+        hooks: true,
+        ..lab.ask_wal(5)
+    };
+    let wal = lab.call(alone).refused();
     assert_eq!(wal.0.exit_code, 22);
     first.conclude(false);
     let mut wal = lab.call(lab.ask_wal(5));
