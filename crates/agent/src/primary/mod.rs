@@ -40,6 +40,7 @@ pub use job::{Job, own_role, roles};
 pub use runs::{Live, Runs};
 
 use crate::config::Current;
+use crate::crash;
 use crate::reach::Reach;
 use crate::talk::{Talk, hear, say};
 use crate::wire::{Aim, Answer, Ended, MAX_PLANS, RunAsk, WireFailure};
@@ -206,6 +207,7 @@ struct Driven {
 impl Driven {
     fn drive(self) {
         let begun = now();
+        crash::point("primary.admitted");
         // A defect must not leave the volume taken for ever.
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match self.epoch {
             Some(epoch) => self.resync(epoch),
@@ -228,6 +230,7 @@ impl Driven {
         };
         if self.job.ask.aim == Aim::Resync {
             self.primary.sink.ended(&self.job, &ended, begun, now());
+            crash::point("primary.ended");
         }
         self.live.end(ended);
     }

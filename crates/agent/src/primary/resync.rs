@@ -22,6 +22,7 @@ use super::part::{Opened, Part, Way};
 use super::rates::{Measured, rate};
 use super::tell::{Seen, Teller};
 use super::{Driven, files, terms};
+use crate::crash;
 use crate::wire::{
     Aftermath, Ask, RunTerms, Told, UndoWord, VolumeEnded, WireFailure, WireOutcome, WriteAsk,
 };
@@ -47,7 +48,9 @@ impl Driven {
             self.refuse_stale_plans()?;
         }
         let mut slots = self.claim(epoch)?;
+        crash::point("primary.claimed");
         self.prepare(&mut slots);
+        crash::point("primary.stopped");
         let result = self.overwrite(&mut slots, epoch);
         if result.is_err() {
             // Nothing was written: what was stopped starts again.
@@ -167,6 +170,7 @@ impl Driven {
         for ((volume, part), own) in self.job.volumes.iter().zip(&slot.parts).zip(own) {
             files::send(part, &volume.files, own.as_ref().map_err(Clone::clone)?)?;
         }
+        crash::point("primary.files");
         let volumes = self.job.volumes.iter().enumerate();
         for ((number, volume), part) in volumes.zip(&slot.parts) {
             if let Some(cause) = self.live.cancel.cause() {
@@ -313,6 +317,7 @@ impl Driven {
                 outcome
             }
         };
+        crash::point("primary.shipped");
         if let Some(objection) = objection
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -598,6 +603,7 @@ fn conclude_early(
 
 fn conclude(index: usize, part: &Part, volume: &Volume, usable: bool) -> Concluded {
     let mut aftermath = Aftermath::default();
+    crash::point("primary.concluding");
     let result = part.conclude(usable, &volume.limits, &mut aftermath);
     (index, aftermath, result)
 }
