@@ -10,6 +10,7 @@ use lockstep_agent::wire::{
     Aftermath, Aim, Answer, CompressWord, Ended, RunAsk, RunTerms, Told, UndoWord, Words,
 };
 use lockstep_cluster::claim::RunName;
+use lockstep_cluster::plan::Plan;
 use lockstep_cluster::value::{NodeName, VolumeName};
 use lockstep_engine::{Cancel, Compression, Monitor, Outcome, Purpose, TargetOutcome, Verdict};
 use lockstep_protocol::{Failure, VolumeState};
@@ -256,7 +257,12 @@ pub(super) fn tell(ended: &Ended, aim: Aim, place: Place, output: &Output) -> u8
     if let Some(failure) = &failure {
         output.fail(failure, None);
     }
-    let whole = merged(ended);
+    let mut whole = merged(ended);
+    let mut plans = ended.volumes.iter().filter_map(|it| it.plan.as_ref());
+    if whole.verdict == Verdict::Ok && plans.any(Plan::changes_anything) {
+        // Equal data, and configuration files that are not.
+        whole.verdict = Verdict::Different;
+    }
     let mut summary = Summary::of_run(&whole, purpose == Purpose::Compare);
     summary.run = ended.run.to_string();
     summary.epoch = ended.epoch.map(|epoch| epoch.get());
@@ -361,7 +367,9 @@ fn add(target: &mut TargetOutcome, more: &TargetOutcome) {
     target.bytes_sent += more.bytes_sent;
     target.bytes_received += more.bytes_received;
     target.elapsed += more.elapsed;
-    if rank(more.verdict) > rank(target.verdict) {
+    // Of several volumes that failed, the one whose data is worse says why; the others wait for it.
+    let badness = |it: &TargetOutcome| (rank(it.verdict), unsafety(it.state));
+    if badness(more) > badness(target) {
         target.verdict = more.verdict;
         target.error.clone_from(&more.error);
     }

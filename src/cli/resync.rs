@@ -117,9 +117,10 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
         return attach(arguments, context);
     }
     let agents = agents(context)?;
-    // Names that stand for nothing come before everything else.
+    // Names that stand for nothing come before everything else, and all of them at once.
+    let named = [&arguments.nodes[..], &arguments.adopt].concat();
+    agents.select(&arguments.volume, &named)?;
     let selection = agents.select(&arguments.volume, &arguments.nodes)?;
-    agents.select(&arguments.volume, &arguments.adopt)?;
     let plans = match &arguments.plan {
         Some(path) => plan_table::read(path)?,
         None => Vec::new(),

@@ -2,6 +2,11 @@
 //! What it says of itself is never the judge: `cmp`, `b3sum` and `tools/differing` are.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod cluster;
+mod cluster_epochs;
+mod cluster_groups;
+mod cluster_guards;
+mod cluster_verbs;
 mod devices;
 mod docs;
 mod judge;

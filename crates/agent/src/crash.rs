@@ -25,6 +25,22 @@ pub const HOST: [&str; 15] = [
     "host.concluded",
 ];
 
+/// Every point on a primary, in the order in which a good run passes them; what comes after `hashed` of
+/// several secondaries is interleaved.
+pub const PRIMARY: [&str; 11] = [
+    "primary.admitted",
+    "primary.claimed",
+    "primary.files",
+    "primary.stopped",
+    "primary.snapshot",
+    "primary.hashed",
+    "primary.writing",
+    "primary.proved",
+    "primary.concluding",
+    "primary.shipped",
+    "primary.ended",
+];
+
 /// Ends the process here if a test wants it.
 #[cfg(feature = "crash-points")]
 pub fn point(name: &'static str) {

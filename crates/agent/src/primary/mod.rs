@@ -43,6 +43,7 @@ pub(crate) use owed::thaw_owed;
 pub use runs::{Live, Runs};
 
 use crate::config::Current;
+use crate::crash;
 use crate::reach::Reach;
 use crate::talk::{Talk, hear, say};
 use crate::wire::{Aim, Answer, Ended, MAX_PLANS, RunAsk, WireFailure};
@@ -230,6 +231,7 @@ struct Driven {
 impl Driven {
     fn drive(self) {
         let begun = now();
+        crash::point("primary.admitted");
         // A defect must not leave the volume taken for ever.
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match self.epoch {
             Some(epoch) => self.resync(epoch),
@@ -252,6 +254,7 @@ impl Driven {
         };
         if self.job.ask.aim == Aim::Resync {
             self.primary.sink.ended(&self.job, &ended, begun, now());
+            crash::point("primary.ended");
         }
         self.live.end(ended);
     }

@@ -23,6 +23,7 @@ use super::part::{Opened, Part, Way};
 use super::rates::{Measured, rate};
 use super::tell::{Seen, Teller};
 use super::{Driven, files, terms};
+use crate::crash;
 use crate::wire::{
     Aftermath, Ask, RunTerms, Told, UndoWord, VolumeEnded, WireFailure, WireOutcome, WriteAsk,
 };
@@ -53,9 +54,11 @@ impl Driven {
             self.refuse_too_much()?;
         }
         let mut slots = self.claim(epoch)?;
+        crash::point("primary.claimed");
         // Claiming may have waited for earlier runs.
         self.job.is_still_primary()?;
         self.prepare(&mut slots);
+        crash::point("primary.stopped");
         let result = self.overwrite(&mut slots, epoch);
         if result.is_err() {
             // Nothing was written: what was stopped starts again.
@@ -188,6 +191,7 @@ impl Driven {
             let own = own.as_ref().map_err(Clone::clone)?;
             files::send(part, &volume.files, own, &self.live.cancel)?;
         }
+        crash::point("primary.files");
         let volumes = self.job.volumes.iter().enumerate();
         for ((number, volume), part) in volumes.zip(&slot.parts) {
             if let Some(cause) = self.live.cancel.cause() {
@@ -364,6 +368,7 @@ impl Driven {
                 outcome
             }
         };
+        crash::point("primary.shipped");
         if let Some(objection) = objection
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -660,6 +665,7 @@ fn conclude_early(
 
 fn conclude(index: usize, part: &Part, volume: &Volume, usable: bool) -> Concluded {
     let mut aftermath = Aftermath::default();
+    crash::point("primary.concluding");
     let result = part.conclude(usable, &volume.limits, &mut aftermath);
     (index, aftermath, result)
 }

@@ -9,6 +9,7 @@ use lockstep_merkle::Root;
 use lockstep_protocol::VolumeState;
 
 use super::runs::Live;
+use crate::crash;
 use crate::wire::Told;
 
 type Hook = Box<dyn Fn(usize) + Send + Sync>;
@@ -140,9 +141,26 @@ impl Teller {
     }
 }
 
+fn pass_point(notice: &Notice) {
+    match notice {
+        Notice::Snapshot { .. } => crash::point("primary.snapshot"),
+        Notice::Hashed { .. } => crash::point("primary.hashed"),
+        Notice::State {
+            state: VolumeState::Inconsistent,
+            ..
+        } => crash::point("primary.writing"),
+        Notice::State {
+            state: VolumeState::Consistent,
+            ..
+        } => crash::point("primary.proved"),
+        _ => {}
+    }
+}
+
 impl Monitor for Teller {
     fn notice(&self, notice: Notice) {
         self.remember(&notice);
+        pass_point(&notice);
         self.live
             .say(&self.volume, self.renumber(Told::from(&notice)));
         if let (
