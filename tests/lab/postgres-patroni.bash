@@ -65,7 +65,7 @@ start_patroni() {
   (
     cd /
     exec setsid setpriv --reuid postgres --regid postgres --init-groups patroni "$WORK/$1.yml" \
-      </dev/null >>"$WORK/socket/log-$1" 2>&1
+      </dev/null >>"$WORK/log-patroni-$1" 2>&1
   ) &
   PATRONI[$1]=$!
 }
@@ -77,9 +77,11 @@ stop_standby() {
 break_first() {
   stop_standby db2
   start_instance db2
+  FIRST_LOG=$WORK/socket/log-db2
   promote_and_write
 }
 break_second() {
+  SECOND_LOG=$WORK/log-patroni-db3
   damage_and_outrun
   start_patroni db3
 }
@@ -103,7 +105,7 @@ start_patroni() {
   (
     cd /
     exec setsid setpriv --reuid postgres --regid postgres --init-groups patroni $WORK/\$LOCKSTEP_NODE.yml \\
-      </dev/null >>$WORK/socket/log-\$LOCKSTEP_NODE 2>&1
+      </dev/null >>$WORK/log-patroni-\$LOCKSTEP_NODE 2>&1
   ) &
 }
 stop_patroni() {
@@ -125,9 +127,9 @@ end_flavour() {
   for node in "${NODES[@]}"; do
     # Those that a hook has started are no children of ours.
     for patroni in $(pgrep -u postgres -f "patroni $WORK/$node.yml"); do
-      kill "$patroni" || true
+      kill "$patroni"
     done
   done
-  until_true 20 eval "! pgrep -u postgres -f 'patroni $WORK/' >/dev/null" || true
-  kill "${ETCD:-}" 2>/dev/null || true
+  until_true 20 eval "! pgrep -u postgres -f 'patroni $WORK/' >/dev/null"
+  kill "${ETCD:-}" 2>/dev/null
 }

@@ -25,10 +25,12 @@ CONF
 stop_standby() { stop_instance "$1" fast; }
 
 break_first() {
+  FIRST_LOG=$WORK/socket/log-db2
   promote_and_write
   start_instance db2
 }
 break_second() {
+  SECOND_LOG=$WORK/socket/log-db3
   damage_and_outrun
   start_instance db3
 }
