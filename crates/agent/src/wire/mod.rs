@@ -30,8 +30,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use ask::{
-    Aim, Answer, Ask, Checkup, CompressWord, FileStates, Finding, MAX_PLANS, NodeStatus, PastRun,
-    RoleWord, RunAsk, RunTerms, VolumeFacts, VolumeStatus,
+    Aim, Answer, Ask, Check, Checkup, CompressWord, FileStates, Finding, MAX_PLANS, NodeStatus,
+    PastRun, PeerSeen, PlaceKind, PlaceSeen, RoleWord, RunAsk, RunTerms, VolumeFacts, VolumeStatus,
 };
 pub use host::{
     CompareAsk, FileBytes, Hex32, HookReport, HostBid, HostTell, ServeTerms, ServingAt, UndoWord,
