@@ -418,3 +418,33 @@ fn worth(record: &Record) -> String {
 fn ended(record: &Record) -> u64 {
     record.ended_unix_ms.unwrap_or(record.started_unix_ms)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Answer;
+    use lockstep_protocol::VolumeState;
+
+    fn consistent(epoch: u64) -> Answer {
+        Answer {
+            state: VolumeState::Consistent,
+            usable: true,
+            epoch,
+            ..Answer::unknown("")
+        }
+    }
+
+    #[test]
+    fn only_the_newest_epoch_that_is_known_may_be_promoted() {
+        let usable = |epoch, promised| consistent(epoch).if_newest(promised).usable;
+        assert!(usable(5, Ok(Some(5))));
+        assert!(!usable(5, Ok(Some(6))), "a later run was let in");
+        assert!(!usable(5, Ok(Some(4))), "the promise was lost");
+        assert!(!usable(0, Ok(None)), "ad hoc: no epoch at all");
+        assert!(!usable(5, Ok(None)));
+        assert!(!usable(5, Err("damaged".to_owned())));
+        assert!(!Answer::unknown("").if_newest(Ok(Some(0))).usable);
+        let refused = consistent(5).if_newest(Ok(Some(6)));
+        assert_eq!(refused.state, VolumeState::Consistent);
+        assert!(refused.sentence.contains("epoch 6"), "{}", refused.sentence);
+    }
+}

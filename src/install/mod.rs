@@ -3,6 +3,7 @@
 //! Each script says its results in lines that begin with a mark, since a login may print anything.
 
 pub(crate) mod draft;
+pub(crate) mod wanted;
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -135,7 +136,7 @@ impl Place {
              new=$(mktemp -d {dir}/.init.XXXXXX)\ntrap 'rm -rf \"$new\"' EXIT\n\
              printf '%s' {cluster} >\"$new/cluster.toml\"\nprintf '%s' {agent} >\"$new/agent.toml\"\n\
              {program} config check -c \"$new/cluster.toml\" --agent \"$new/agent.toml\" >&2\n\
-             sync \"$new/cluster.toml\" \"$new/agent.toml\" 2>/dev/null || sync\nmv -f \"$new/agent.toml\" {dir}/agent.toml\nmv -f \"$new/cluster.toml\" {dir}/cluster.toml\nsay files\n",
+             sync \"$new/cluster.toml\" \"$new/agent.toml\" 2>/dev/null || sync\nmv -fT \"$new/agent.toml\" {dir}/agent.toml\nmv -fT \"$new/cluster.toml\" {dir}/cluster.toml\nsay files\n",
             cluster = word(&files.cluster),
             agent = word(&files.agent),
             program = word(program),
