@@ -165,6 +165,22 @@ fn replace(path: &Path, old: &str, new: &str) {
     fs::write(path, text.replace(old, new)).unwrap();
 }
 
+#[track_caller]
+fn assert_status_has_its_schema(stand: &Stand, verdict: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/events.schema.json");
+    let mut schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let defs = schema["$defs"].take();
+    let schema = serde_json::json!({ "$ref": "#/$defs/status", "$defs": defs });
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let ran = stand.run(&["status", "--json"]);
+    let status: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let errors: Vec<String> = (validator.iter_errors(&status))
+        .map(|error| error.to_string())
+        .collect();
+    assert!(errors.is_empty(), "{status}: {errors:?}");
+    assert_eq!(status["verdict"], verdict);
+}
+
 #[test]
 fn from_nothing_to_a_cluster_whose_gates_open_after_a_resync() {
     let fleet = Fleet::up();
@@ -173,6 +189,9 @@ fn from_nothing_to_a_cluster_whose_gates_open_after_a_resync() {
     for name in NODES {
         fleet.gates(name, &[], 10);
     }
+    assert_status_has_its_schema(&fleet.stand, "broken");
+    let plan = fleet.stand.events(&["plan", "pg"]).exits(10);
+    assert_eq!(plan.of_type("plan").len(), 1);
     let resync = ["resync", "pg", "--yes", "--confirm", "pg"];
     let adopt = ["--adopt", "db2", "--adopt", "db3"];
     let events = fleet.stand.events(&[&resync[..], &adopt[..]].concat());
@@ -181,6 +200,9 @@ fn from_nothing_to_a_cluster_whose_gates_open_after_a_resync() {
         fleet.gates(name, &[], 0);
         fleet.gates(name, &["--for", "promote"], 0);
     }
+    assert_status_has_its_schema(&fleet.stand, "ok");
+    let history = fleet.stand.events(&["history", "pg"]).exits(0);
+    assert_eq!(history.of_type("past").len(), 2);
     // A primary is proved by nobody.
     fleet.gates("db1", &[], 10);
 
