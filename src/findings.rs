@@ -85,6 +85,10 @@ pub(crate) fn findings(facts: &Facts<'_>) -> Vec<Line> {
 }
 
 fn line(node: &str, check: Check, is_fatal: bool, message: String, fix: String) -> Line {
+    let fix = match fix.is_empty() {
+        true => "see what its agent logs (`journalctl -u lockstep-agent`)".to_owned(),
+        false => fix,
+    };
     Line {
         node: node.to_owned(),
         volume: None,
