@@ -16,7 +16,7 @@ use crate::cluster_file;
 use crate::consent::{is_answered_yes, plain, somebody_is_there};
 use crate::events::{ErrorInfo, Summary, TargetSummary};
 use crate::failure::{chain, usage};
-use crate::install::draft::{Draft, DraftNode, agent_file, unit};
+use crate::install::draft::{Draft, DraftNode, DraftVolume, agent_file, unit};
 use crate::install::wanted::{Spec, specs, volumes};
 use crate::install::{Done, Files, Place, Seen};
 use crate::rsh;
@@ -76,7 +76,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
     let specs = specs(&arguments.nodes)?;
-    let volumes = volumes(&arguments.volumes, &specs)?;
+    let mut volumes = volumes(&arguments.volumes, &specs)?;
     let places = places(arguments, &specs)?;
     let own = KeyStore::at(&state_dir(context.state_dir.as_deref())?)
         .open()
@@ -85,6 +85,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
     let seen = look(&places, context)?;
     refuse_existing(arguments.force, &places, &seen, own_file.as_deref())?;
 
+    keep_ids(&mut volumes, &places, own_file.as_deref());
     let operator_key = own.current.public();
     let is_a_node = seen.iter().any(|seen| seen.key == operator_key);
     let draft = Draft {
@@ -186,6 +187,24 @@ fn own_file(places: &[Place], context: &Context) -> Result<Option<PathBuf>, Fail
         place.remote.is_none() && Path::new(&place.cluster_file()) == path.as_path()
     };
     Ok((!places.iter().any(is_a_nodes)).then_some(path))
+}
+
+/// A volume that is in a file which is replaced stays the same one: promises to runs go by its id.
+fn keep_ids(volumes: &mut [DraftVolume], places: &[Place], own: Option<&Path>) {
+    let local = places.iter().find(|place| place.remote.is_none());
+    let local = local.map(|place| PathBuf::from(place.cluster_file()));
+    let Some(path) = own.map(Path::to_owned).or(local) else {
+        return;
+    };
+    // One that is missing, or has mistakes, has no ids to keep.
+    let Ok(earlier) = ClusterFile::read(&path) else {
+        return;
+    };
+    for volume in volumes {
+        if let Some(same) = earlier.volume(&volume.name) {
+            volume.id = same.id.to_string();
+        }
+    }
 }
 
 /// One after the other, for the remote shell may ask something.
