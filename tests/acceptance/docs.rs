@@ -241,12 +241,12 @@ fn is_line(pattern: &str, line: &str) -> bool {
         return rest.is_empty();
     };
     for part in middle {
-        match rest.split_once(part) {
+        match rest.split_once(*part) {
             Some((_, after)) => rest = after,
             None => return false,
         }
     }
-    rest.ends_with(last)
+    rest.ends_with(*last)
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn checkup(config: &Config, status: NodeStatus, reach: &dyn Reach) -> Checkup {
         }
         let seen = seen(config, volume, path, role.ok());
         findings.extend(device(volume, path, &seen));
-        findings.extend(hooks(volume));
+        findings.extend(hooks(volume, seen.role));
         places.insert(volume.name.clone(), seen);
         let view = status.volumes.get(&volume.name);
         if view.is_some_and(|view| view.is_stopped && view.run.is_none()) {
@@ -215,7 +215,16 @@ fn device(volume: &Volume, path: &AbsolutePath, seen: &PlaceSeen) -> Option<Find
     }
 }
 
-fn hooks(volume: &Volume) -> Vec<Finding> {
+/// Whether a hook is run on a node of this role; on one whose role cannot be said, any may be.
+fn concerns(moment: Moment, role: Option<RoleWord>) -> bool {
+    let of = match moment {
+        Moment::Health | Moment::Freeze | Moment::Thaw => RoleWord::Primary,
+        Moment::Stop | Moment::Configure | Moment::Start | Moment::Check => RoleWord::Replica,
+    };
+    role.is_none_or(|role| role == of)
+}
+
+fn hooks(volume: &Volume, role: Option<RoleWord>) -> Vec<Finding> {
     let missing = |moment: Moment| {
         let program = volume.hooks.at(moment)?.program();
         let is_there = match program.contains('/') {
@@ -233,7 +242,11 @@ fn hooks(volume: &Volume) -> Vec<Finding> {
             fix: Words::new("install it there, or correct [volume.hooks] in the cluster file"),
         })
     };
-    Moment::ALL.into_iter().filter_map(missing).collect()
+    let moments = Moment::ALL.into_iter();
+    moments
+        .filter(|moment| concerns(*moment, role))
+        .filter_map(missing)
+        .collect()
 }
 
 fn can_be_run(program: &Path) -> bool {
@@ -316,4 +329,28 @@ fn ships_to(config: &Config, other: &NodeName) -> bool {
         };
         can_lead && volume.replicas.contains(other)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{can_be_run, concerns, on_path};
+    use crate::wire::RoleWord;
+    use lockstep_cluster::file::Moment;
+    use std::path::Path;
+
+    #[test]
+    fn hooks_concern_the_nodes_that_run_them() {
+        let primary = Some(RoleWord::Primary);
+        assert!(concerns(Moment::Health, primary) && !concerns(Moment::Stop, primary));
+        let replica = Some(RoleWord::Replica);
+        assert!(concerns(Moment::Stop, replica) && !concerns(Moment::Freeze, replica));
+        assert!(Moment::ALL.into_iter().all(|moment| concerns(moment, None)));
+    }
+
+    #[test]
+    fn a_program_is_a_file_that_can_be_executed() {
+        assert!(on_path("sh") && !on_path("no-such-program-anywhere"));
+        assert!(can_be_run(Path::new("/bin/sh")));
+        assert!(!can_be_run(Path::new("/etc/passwd")) && !can_be_run(Path::new("/etc")));
+    }
 }
