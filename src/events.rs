@@ -29,6 +29,7 @@ pub(crate) enum Event {
     Listed(Listed),
     Plan(Planned),
     Past(Past),
+    Finding(Finding),
     Mistake(Mistake),
     Key(Key),
     Notified(Notified),
@@ -124,6 +125,18 @@ impl Past {
             why: record.why.as_ref().map(ToString::to_string),
         }
     }
+}
+
+/// Something to mend, and where.
+#[derive(Serialize)]
+pub(crate) struct Finding {
+    pub(crate) node: String,
+    pub(crate) volume: Option<String>,
+    pub(crate) peer: Option<String>,
+    pub(crate) check: &'static str,
+    pub(crate) severity: &'static str,
+    pub(crate) message: String,
+    pub(crate) fix: String,
 }
 
 /// A mistake in a configuration file.
@@ -401,6 +414,7 @@ impl Event {
             Event::Listed(_) => "listed",
             Event::Plan(_) => "plan",
             Event::Past(_) => "past",
+            Event::Finding(_) => "finding",
             Event::Mistake(_) => "mistake",
             Event::Key(_) => "key",
             Event::Notified(_) => "notified",

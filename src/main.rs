@@ -13,6 +13,8 @@ mod cluster_file;
 mod consent;
 mod events;
 mod failure;
+mod findings;
+mod install;
 mod listener;
 mod logging;
 mod output;

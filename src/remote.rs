@@ -308,7 +308,7 @@ impl Connect for RemoteTarget {
     }
 }
 
-fn start_timeout() -> Duration {
+pub(crate) fn start_timeout() -> Duration {
     match io::stdin().is_terminal() {
         true => START_TIMEOUT_ATTENDED,
         false => START_TIMEOUT,

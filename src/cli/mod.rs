@@ -5,8 +5,10 @@ mod cancel;
 mod config;
 mod demo;
 mod diff;
+mod doctor;
 mod gate;
 mod hash;
+mod init;
 mod node;
 mod notifications;
 mod notify;
@@ -114,6 +116,8 @@ enum Verb {
     Status(status::Arguments),
     History(status::HistoryArguments),
     Cancel(cancel::Arguments),
+    Doctor(doctor::Arguments),
+    Init(init::Arguments),
     Config(config::Arguments),
     Node(node::Arguments),
     Notify(notify::Arguments),
@@ -153,6 +157,8 @@ impl Verb {
             Verb::Status(arguments) => status::run(&arguments, context),
             Verb::History(arguments) => status::history(&arguments, context),
             Verb::Cancel(arguments) => cancel::run(&arguments, context),
+            Verb::Doctor(arguments) => doctor::run(&arguments, context),
+            Verb::Init(arguments) => init::run(&arguments, context),
             Verb::Config(arguments) => config::run(&arguments, context),
             Verb::Node(arguments) => node::run(&arguments, context),
             Verb::Notify(arguments) => notify::run(&arguments, context),

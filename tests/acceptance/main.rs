@@ -14,6 +14,7 @@ mod kill;
 mod lab;
 mod liars;
 mod notify;
+mod operators;
 mod own_index;
 mod postgres;
 mod remote;

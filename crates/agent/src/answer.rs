@@ -13,7 +13,9 @@ use lockstep_ledger::{Ledger, ProofLevel, Record, State, VolumeKey};
 use lockstep_protocol::{Failure, FailureKind};
 
 use crate::align;
+use crate::checkup::Checkups;
 use crate::config::{Config, Current};
+use crate::echo::Echoes;
 use crate::host::{Host, VolumeView};
 use crate::primary::{Caller, Primary, now};
 use crate::talk::{Talk, hear, say};
@@ -29,6 +31,8 @@ pub(crate) struct Answerer {
     pub(crate) current: Current,
     pub(crate) host: Arc<Host>,
     pub(crate) primary: Arc<Primary>,
+    pub(crate) checkups: Checkups,
+    pub(crate) echoes: Echoes,
 }
 
 impl Answerer {
@@ -77,7 +81,15 @@ impl Answerer {
             },
             Ask::Files { volume } => self.differing(talk, config, &volume)?,
             Ask::Facts { volume } => Answer::Facts(self.host.facts(&volume)?),
-            Ask::Checkup => Answer::Checkup(crate::checkup::checkup(config, self.status(config))),
+            Ask::Checkup => {
+                let status = self.status(config);
+                let reach = self.primary.reach();
+                Answer::Checkup(self.checkups.look(config, status, reach)?)
+            }
+            Ask::Echo { word } => {
+                node(caller)?;
+                return self.echoes.serve(talk, config, word);
+            }
             Ask::Undo {
                 volumes,
                 who,

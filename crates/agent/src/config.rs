@@ -1,10 +1,11 @@
 //! What an agent goes by: the cluster file, the node's own file, and who it is.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use lockstep_cluster::file::Volume;
-use lockstep_cluster::value::{AbsolutePath, NodeName, VolumeName};
+use lockstep_cluster::value::{AbsolutePath, Host, NodeName, VolumeName};
 use lockstep_cluster::{AgentFile, ClusterFile};
 
 /// What an agent goes by until it is told to read its files again.
@@ -28,6 +29,18 @@ impl Config {
     pub fn here(&self, volume: &VolumeName) -> Option<(&Volume, &AbsolutePath)> {
         let volume = self.cluster.volume(volume)?;
         Some((volume, volume.paths.get(&self.node)?))
+    }
+}
+
+impl Config {
+    /// The address that the agent listens on, if it is one of the machine's; ports for data are there
+    /// too.
+    #[must_use]
+    pub fn data_address(&self) -> Option<IpAddr> {
+        match self.own.listen.as_ref()?.host {
+            Host::Ip(ip) if !ip.is_unspecified() => Some(ip),
+            _ => None,
+        }
     }
 }
 

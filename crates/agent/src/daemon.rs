@@ -18,7 +18,9 @@ use lockstep_transport::control::{Incoming, PublicKey, Server, Trust};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::answer::Answerer;
+use crate::checkup::Checkups;
 use crate::config::{Config, Current};
+use crate::echo::Echoes;
 use crate::host::Host;
 use crate::net::{Net, NetTalk, addresses, usable};
 use crate::primary::{Caller, EndSink, Primary, thaw_owed};
@@ -183,6 +185,8 @@ impl Agent {
             current: self.current.clone(),
             host: Arc::clone(&self.host),
             primary: Arc::clone(&self.primary),
+            checkups: Checkups::default(),
+            echoes: Echoes::default(),
         });
         let (server, ending) = (Arc::clone(&self.server), Arc::clone(&self.ending));
         let handle = runtime.handle().clone();

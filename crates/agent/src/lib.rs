@@ -15,6 +15,7 @@
 //! | `talk`, `wire` | a call, and what is said over it |
 //! | `hook` | a volume's hooks and its probe |
 //! | `align` | configuration files that are to be the primary's |
+//! | `checkup`, `echo` | whether a node is fit for its part, and reaches the others |
 //! | `crash` | points at which a test ends the process |
 //! | `host` | the secondary's part of a run: claim, stop, serve, mark, configure, start |
 #![forbid(unsafe_code)]
@@ -29,6 +30,7 @@ mod checkup;
 pub mod config;
 pub mod crash;
 pub mod daemon;
+mod echo;
 pub mod hook;
 pub mod host;
 pub mod net;

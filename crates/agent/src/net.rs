@@ -142,7 +142,7 @@ impl Reach for Net {
             )
         })?;
         let call = self.runtime.block_on(self.open(node));
-        let call = call.map_err(|error| unreached(node, &error))?;
+        let call = call.map_err(|error| self.unreached(node, &error))?;
         let host = call.remote_address().ip();
         let mut talk = NetTalk::new(call, self.runtime.clone());
         say(&mut talk, ask).map_err(|error| unheard(name, &error))?;
@@ -153,18 +153,41 @@ impl Reach for Net {
     }
 }
 
-fn unreached(node: &Node, error: &CallError) -> Failure {
-    let (name, address) = (&node.name, &node.address);
-    match error {
-        CallError::Refused { .. } => {
-            Failure::new(FailureKind::Auth, format!("{name} ({address}): {error}")).hint(
-                "compare `lockstep node show` here and there with the keys in both cluster files",
+impl Net {
+    fn unreached(&self, node: &Node, error: &CallError) -> Failure {
+        let (name, address) = (&node.name, &node.address);
+        match error {
+            CallError::Refused {
+                shown: Some(shown), ..
+            } => {
+                let shown = key(shown);
+                let expected: Vec<String> = node.keys.iter().map(ToString::to_string).collect();
+                let what = format!(
+                    "{name} ({address}): it shows the key {shown}, and {} is expected",
+                    expected.join(" or ")
+                );
+                Failure::new(FailureKind::Auth, what).hint(format!(
+                    "if `lockstep node show` on {name} prints the first: `lockstep node trust --only {name} {shown}` on every machine"
+                ))
+            }
+            CallError::Refused { .. } => {
+                let own = key(&self.key.public());
+                let what = format!("{name} ({address}): {error}: this one's is {own}");
+                Failure::new(FailureKind::Auth, what).hint(format!(
+                    "put {own} into the cluster file on {name}, and reload its agent"
+                ))
+            }
+            _ => Failure::new(
+                FailureKind::Temporary,
+                format!("{name} ({address}): {error}"),
             )
+            .hint(format!(
+                "on {name}: start the agent, and let UDP to {address} through; `lockstep doctor` looks at both"
+            )),
         }
-        _ => Failure::new(
-            FailureKind::Temporary,
-            format!("{name} ({address}): {error}"),
-        )
-        .hint("see that its agent runs and that UDP gets through; `lockstep doctor` looks at both"),
     }
+}
+
+fn key(key: &PublicKey) -> lockstep_cluster::key::PublicKey {
+    lockstep_cluster::key::PublicKey::from_bytes(key.0)
 }

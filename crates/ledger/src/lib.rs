@@ -70,7 +70,7 @@ pub use doubt::{Doubt, Doubted, Downgrades};
 pub use error::LedgerError;
 pub use key::{Identity, VolumeKey};
 pub use ledger::{Ledger, Standing, peek};
-pub use promise::{Promise, PromiseError};
+pub use promise::{Promise, PromiseError, peek_promise};
 pub use proof::{Proof, ProofLevel, RootsDiffer, SourceLevel};
 pub use record::{Record, State};
 pub use rows::{MAX_RECORDS_PER_VOLUME, MAX_VOLUMES};

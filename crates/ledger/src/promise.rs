@@ -31,6 +31,7 @@ use crate::error::LedgerError;
 use crate::key::Identity;
 use crate::ledger::Ledger;
 use crate::lock::StoreLock;
+use crate::store::Store;
 
 const PREFIX: &str = "lockstep-promise 1 ";
 /// Longest text in a promise, in bytes.
@@ -122,9 +123,25 @@ impl Ledger {
     }
 
     fn promise_path(&self, volume: [u8; 16]) -> PathBuf {
-        let name: String = volume.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.store().promises().join(format!("{name}.promise"))
+        path_in(self.store(), volume)
     }
+}
+
+/// The newest promise for a volume in the state directory `dir`, for one who only asks; makes and
+/// changes nothing.
+///
+/// # Errors
+/// [`PromiseError::Damaged`] if there is one that cannot be read, and if the directory cannot be
+/// looked into.
+pub fn peek_promise(dir: &Path, volume: [u8; 16]) -> Result<Option<Promise>, PromiseError> {
+    let store = Store::at(dir);
+    let _lock = StoreLock::shared(&store.lock())?;
+    read(&path_in(&store, volume), volume)
+}
+
+fn path_in(store: &Store, volume: [u8; 16]) -> PathBuf {
+    let name: String = volume.iter().map(|byte| format!("{byte:02x}")).collect();
+    store.promises().join(format!("{name}.promise"))
 }
 
 impl Promise {
@@ -208,6 +225,24 @@ mod tests {
         ledger.promise(&promise(6, "b")).unwrap();
         assert_eq!(ledger.promised([7; 16]).unwrap(), Some(promise(6, "b")));
         assert_eq!(ledger.promised([8; 16]).unwrap(), None, "another volume");
+    }
+
+    #[test]
+    fn whoever_only_asks_makes_nothing() {
+        let (folder, ledger) = stand();
+        let missing = folder.path().join("missing");
+        assert_eq!(peek_promise(&missing, [7; 16]).unwrap(), None);
+        assert!(!missing.exists());
+        let state = folder.path().join("state");
+        assert_eq!(peek_promise(&state, [7; 16]).unwrap(), None);
+        ledger.promise(&promise(5, "a")).unwrap();
+        assert_eq!(
+            peek_promise(&state, [7; 16]).unwrap(),
+            Some(promise(5, "a"))
+        );
+        fs::write(ledger.promise_path([7; 16]), b"damaged").unwrap();
+        let error = peek_promise(&state, [7; 16]).unwrap_err();
+        assert!(matches!(error, PromiseError::Damaged { .. }), "{error}");
     }
 
     /// Files of this release must be read for ever.

@@ -1,12 +1,10 @@
 //! A port for the data of one run, open for one dialer and a short time.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lockstep_cluster::value::Host as AddressHost;
 use lockstep_engine::{Cancel, Cause, ServeOptions, Served, serve};
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_transport::quic::{self, Listening, OneTimeKey, PublicKey, QuicOptions};
@@ -53,7 +51,7 @@ impl Serving {
             Failure::new(FailureKind::Internal, format!("no randomness: {error}"))
         })?;
         let listening = quic::listen(
-            bind(config),
+            config.data_address(),
             key,
             PublicKey(dialer.0),
             token,
@@ -145,13 +143,4 @@ fn attend(
                 .hint("see whether UDP gets through from the primary: `lockstep doctor`"),
         })?;
     serve(link, options, cancel)
-}
-
-/// The address that the agent listens on, if it is one of the machine's.
-fn bind(config: &Config) -> Option<IpAddr> {
-    let listen = config.own.listen.as_ref()?;
-    match listen.host {
-        AddressHost::Ip(ip) if !ip.is_unspecified() => Some(ip),
-        _ => None,
-    }
 }

@@ -77,6 +77,12 @@ impl Primary {
         }
     }
 
+    /// The way to the other nodes.
+    #[must_use]
+    pub fn reach(&self) -> &dyn Reach {
+        &*self.reach
+    }
+
     /// The runs that are on.
     #[must_use]
     pub fn runs(&self) -> &Runs {

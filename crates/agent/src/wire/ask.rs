@@ -8,6 +8,7 @@ use lockstep_cluster::plan::{ChangeLimit, FileDifference, FileState, NodeState};
 use lockstep_cluster::value::{AbsolutePath, NodeName, VolumeName};
 use serde::{Deserialize, Serialize};
 
+use super::checkup::Checkup;
 use super::host::{CompareAsk, Hex32, HookReport, UndoWord, WireFailure, WriteAsk};
 use super::run::{Ended, Told};
 use super::text::Words;
@@ -66,8 +67,14 @@ pub enum Ask {
         /// The volume.
         volume: VolumeName,
     },
-    /// Whether all is well on a node; answered by `Checkup`.
+    /// Whether all is well on a node, and whether it reaches the others; answered by `Checkup`.
     Checkup,
+    /// Open a port as a run's data would have it, and give back what comes with this word first;
+    /// answered by `Echo`.
+    Echo {
+        /// What nobody else knows.
+        word: Hex32,
+    },
 }
 
 /// Each file below a volume's `files` on the primary.
@@ -224,6 +231,11 @@ pub enum Answer {
     Facts(VolumeFacts),
     /// How a node is.
     Checkup(Checkup),
+    /// A port that gives back what comes, for a few seconds.
+    Echo {
+        /// Its number.
+        port: u16,
+    },
 }
 
 /// What a plan has to know of a volume on a secondary.
@@ -320,28 +332,4 @@ pub struct PastRun {
     pub proof: Words,
     /// Why it did not end well.
     pub why: Option<Words>,
-}
-
-/// How a node is, for `doctor`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Checkup {
-    /// What is known anyway.
-    pub status: NodeStatus,
-    /// What is not as it should be.
-    pub findings: Vec<Finding>,
-}
-
-/// Something that is not as it should be.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Finding {
-    /// Whether runs fail because of it.
-    pub is_fatal: bool,
-    /// The volume concerned.
-    pub volume: Option<VolumeName>,
-    /// What is wrong.
-    pub what: Words,
-    /// What to do about it, on that node.
-    pub fix: Words,
 }

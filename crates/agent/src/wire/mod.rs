@@ -21,6 +21,7 @@
 //! says something else than what is its turn ends the call.
 
 mod ask;
+mod checkup;
 mod host;
 mod run;
 mod text;
@@ -30,9 +31,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use ask::{
-    Aim, Answer, Ask, Checkup, CompressWord, FileStates, Finding, MAX_PLANS, NodeStatus, PastRun,
-    RoleWord, RunAsk, RunTerms, VolumeFacts, VolumeStatus,
+    Aim, Answer, Ask, CompressWord, FileStates, MAX_PLANS, NodeStatus, PastRun, RoleWord, RunAsk,
+    RunTerms, VolumeFacts, VolumeStatus,
 };
+pub use checkup::{Check, Checkup, Finding, PeerSeen, PlaceKind, PlaceSeen};
 pub use host::{
     CompareAsk, FileBytes, Hex32, HookReport, HostBid, HostTell, ServeTerms, ServingAt, UndoWord,
     WireFailure, WriteAsk,

@@ -20,7 +20,7 @@ use crate::quic::carrier::describe;
 use crate::quic::options::endpoint_config;
 use crate::quic::route::path_mtu;
 use crate::quic::socket::{MeteredSocket, bind_towards};
-use crate::quic::{ALPN, MtuChoice, PublicKey, tls};
+use crate::quic::{ALPN, MtuChoice, PublicKey, Trust, tls};
 
 /// Most addresses tried at once; more are not looked at.
 const MAX_ADDRESSES: usize = 16;
@@ -40,6 +40,28 @@ pub struct Connection {
 
 type Streams = (SendStream, RecvStream);
 
+/// The keys that the other end may have, and the one that it showed instead.
+struct Expected {
+    peers: Vec<PublicKey>,
+    other: Mutex<Option<PublicKey>>,
+}
+
+impl Expected {
+    fn other(&self) -> Option<PublicKey> {
+        *self.other.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Trust for Expected {
+    fn trusts(&self, key: &PublicKey) -> bool {
+        let is_expected = self.peers.contains(key);
+        if !is_expected {
+            *self.other.lock().unwrap_or_else(PoisonError::into_inner) = Some(*key);
+        }
+        is_expected
+    }
+}
+
 impl Connection {
     /// Connects to whichever of `addresses` first answers with one of the keys in `peers`, all of them tried at once.
     /// Several keys are for a peer that is changing its own. Needs a tokio runtime.
@@ -53,8 +75,19 @@ impl Connection {
         peers: &[PublicKey],
         timeout: Duration,
     ) -> Result<Self, CallError> {
-        let tls = tls::client(&key.0, Arc::new(peers.to_vec()), ALPN)?;
-        Self::connect_with(addresses, Arc::new(tls), timeout).await
+        let expected = Arc::new(Expected {
+            peers: peers.to_vec(),
+            other: Mutex::new(None),
+        });
+        let tls = tls::client(&key.0, Arc::clone(&expected) as Arc<dyn Trust>, ALPN)?;
+        let connected = Self::connect_with(addresses, Arc::new(tls), timeout).await;
+        connected.map_err(|error| match error {
+            CallError::Refused { what, .. } => CallError::Refused {
+                what,
+                shown: expected.other(),
+            },
+            error => error,
+        })
     }
 
     pub(super) async fn connect_with(
@@ -138,11 +171,11 @@ impl fmt::Debug for Connection {
 /// What to tell the caller when no address has worked: a refusal before anything else, as trying again is no use.
 fn verdict(failures: &[(SocketAddr, CallError)], timeout: Duration) -> CallError {
     let refused = failures.iter().find_map(|(address, error)| match error {
-        CallError::Refused { what } => Some(format!("{address}: {what}")),
+        CallError::Refused { what, .. } => Some(format!("{address}: {what}")),
         _ => None,
     });
     if let Some(what) = refused {
-        return CallError::Refused { what };
+        return CallError::Refused { what, shown: None };
     }
     if let [(_, error)] = failures
         && !matches!(error, CallError::Unreachable { .. })

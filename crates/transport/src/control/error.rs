@@ -6,8 +6,8 @@ use quinn::{ConnectionError, ReadError, StoppedError, TransportErrorCode, VarInt
 
 use super::frame::Fault;
 use crate::error::{MAX_QUOTE, quoted};
-use crate::quic::TlsError;
 use crate::quic::carrier::describe;
+use crate::quic::{PublicKey, TlsError};
 
 /// Application error codes of a connection's close.
 pub(super) const CLOSED: u32 = 0;
@@ -33,6 +33,8 @@ pub enum CallError {
     Refused {
         /// Who refused whom, and where.
         what: String,
+        /// The key that the other end shows instead of one that is expected. It has not signed with it.
+        shown: Option<PublicKey>,
     },
     /// Nobody answered, or nobody had a place for us, until the time was over. Trying again may help.
     #[error("unreachable: {what}")]
@@ -114,6 +116,7 @@ impl From<ConnectionError> for CallError {
                 match u32::try_from(close.error_code.into_inner()) {
                     Ok(REFUSED) => Self::Refused {
                         what: format!("the other end says: {reason}"),
+                        shown: None,
                     },
                     Ok(VIOLATION) => Self::Protocol {
                         what: format!("the other end says: {reason}"),
@@ -124,12 +127,14 @@ impl From<ConnectionError> for CallError {
             ConnectionError::TransportError(error) => match alert(error.code) {
                 Some(alert) if KEY_ALERTS.contains(&alert) => Self::Refused {
                     what: "the other end does not have the key that is expected".to_owned(),
+                    shown: None,
                 },
                 _ => Self::Protocol { what },
             },
             ConnectionError::ConnectionClosed(close) => match alert(close.error_code) {
                 Some(alert) if KEY_ALERTS.contains(&alert) => Self::Refused {
                     what: "the other end does not trust this key".to_owned(),
+                    shown: None,
                 },
                 Some(NO_APPLICATION_PROTOCOL) => Self::Protocol {
                     what: "the other end speaks another protocol".to_owned(),

@@ -269,6 +269,7 @@ async fn greet(shared: &Shared, incoming: quinn::Incoming) -> Result<Line, CallE
     let connection = incoming.accept_with(Arc::new(config))?.await?;
     let peer = tls::peer_key(&connection).ok_or_else(|| CallError::Refused {
         what: "no key".to_owned(),
+        shown: None,
     })?;
     Ok(Line { connection, peer })
 }

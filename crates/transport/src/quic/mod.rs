@@ -30,6 +30,7 @@ pub use self::dial::{DialError, dial};
 pub use self::key::{KeyError, OneTimeKey, PublicKey};
 pub use self::listen::{AcceptError, ListenError, Listening, listen};
 pub use self::options::{MAX_CONNECTIONS, MtuChoice, QuicOptions};
+pub use self::route::route_mtu;
 pub use self::tls::{TlsError, Trust};
 
 pub(crate) use self::dial::{Call, dial_counted};

@@ -64,18 +64,40 @@ pub(crate) fn path_mtu(peer: SocketAddr, choice: MtuChoice) -> PathMtu {
     }
 }
 
+/// Bytes of the largest IP packet that the route to `peer` takes without being split, as this machine knows it.
+///
+/// # Errors
+/// If there is no route.
+pub fn route_mtu(peer: IpAddr) -> io::Result<u32> {
+    let peer = peer.to_canonical();
+    mtu_of(&towards(peer)?, peer)
+}
+
 /// Connecting a UDP socket makes the kernel choose a route without sending anything; see ip(7), `IP_MTU`.
-fn ask_kernel(peer: IpAddr) -> io::Result<PathMtu> {
+fn towards(peer: IpAddr) -> io::Result<UdpSocket> {
     let any: IpAddr = match peer {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect((peer, DISCARD_PORT))?;
-    let (mtu, headers) = match peer {
-        IpAddr::V4(_) => (ip_mtu(&socket)?, IPV4_HEADER + UDP_HEADER),
-        IpAddr::V6(_) => (ipv6_mtu(&socket)?, IPV6_HEADER + UDP_HEADER),
+    Ok(socket)
+}
+
+fn mtu_of(socket: &UdpSocket, peer: IpAddr) -> io::Result<u32> {
+    Ok(match peer {
+        IpAddr::V4(_) => ip_mtu(socket)?,
+        IpAddr::V6(_) => ipv6_mtu(socket)?,
+    })
+}
+
+fn ask_kernel(peer: IpAddr) -> io::Result<PathMtu> {
+    let socket = towards(peer)?;
+    let headers = match peer {
+        IpAddr::V4(_) => IPV4_HEADER + UDP_HEADER,
+        IpAddr::V6(_) => IPV6_HEADER + UDP_HEADER,
     };
+    let mtu = mtu_of(&socket, peer)?;
     let payload = u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
     let payload = payload.clamp(MIN_PAYLOAD, MAX_PAYLOAD);
     let stays_on_this_machine = peer.is_loopback() || socket.local_addr()?.ip() == peer;
@@ -87,7 +109,7 @@ fn ask_kernel(peer: IpAddr) -> io::Result<PathMtu> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_PAYLOAD, PathMtu, path_mtu};
+    use super::{MAX_PAYLOAD, PathMtu, path_mtu, route_mtu};
     use crate::quic::MtuChoice;
 
     #[test]
@@ -99,6 +121,7 @@ mod tests {
             MtuChoice::FromInterface,
         );
         assert_eq!(mapped, loopback);
+        assert!(route_mtu("127.0.0.1".parse().unwrap()).unwrap() > 1500);
         let elsewhere = path_mtu("192.0.2.77:1".parse().unwrap(), MtuChoice::FromInterface);
         assert!(
             matches!(elsewhere, PathMtu::UpTo(1200..=MAX_PAYLOAD)),

@@ -17,7 +17,7 @@ async fn refused(address: SocketAddr, key: &NodeKey, peers: &[PublicKey]) -> Str
         .unwrap_err();
     assert!(before.elapsed() < SOON, "{:?}", before.elapsed());
     match error {
-        CallError::Refused { what } => what,
+        CallError::Refused { what, .. } => what,
         other => panic!("{other}"),
     }
 }
@@ -28,6 +28,13 @@ async fn a_server_with_another_key_is_refused() {
     let what = refused(lab.address(), &lab.friend, &[node().public()]).await;
     assert!(what.contains("does not have the key"), "{what}");
     refused(lab.address(), &lab.friend, &[]).await;
+    let peers = [node().public()];
+    let error = Connection::connect(&[lab.address()], &lab.friend, &peers, SOON).await;
+    let shows = Some(lab.key.public());
+    assert!(
+        matches!(error, Err(CallError::Refused { shown, .. }) if shown == shows),
+        "what it shows is told"
+    );
     ask(&lab.connect().await).await.unwrap();
 }
 
@@ -76,7 +83,7 @@ async fn trust_withdrawn_between_calls_closes_the_connection_with_the_next() {
     lab.list.set(&[&lab.stranger]);
     let error = ask(&connection).await.unwrap_err();
     assert!(
-        matches!(&error, CallError::Refused { what } if what.contains("no longer")),
+        matches!(&error, CallError::Refused { what, .. } if what.contains("no longer")),
         "{error}"
     );
     let error = connection.call().await.unwrap_err();
