@@ -46,7 +46,14 @@ pub const VERSION: u8 = 1;
 /// What a peer said is not what can be said.
 #[derive(Debug, thiserror::Error)]
 #[error("what the peer said cannot be read: {0}")]
-pub struct Unread(#[from] serde_json::Error);
+pub struct Unread(Words);
+
+impl From<serde_json::Error> for Unread {
+    /// The error quotes the peer.
+    fn from(error: serde_json::Error) -> Self {
+        Self(Words::new(&error.to_string()))
+    }
+}
 
 /// A message as a frame.
 ///
@@ -64,4 +71,21 @@ pub fn frame<T: Serialize>(message: &T) -> Bytes {
 /// [`Unread`] if it is none.
 pub fn read<T: DeserializeOwned>(frame: &[u8]) -> Result<T, Unread> {
     Ok(serde_json::from_slice(frame)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ask, read};
+
+    #[test]
+    fn what_a_peer_is_quoted_with_is_cut_and_plain() {
+        let strange = format!(
+            "{{\"ask\":\"\\u001b[2J\\n\\u202e{}\"}}",
+            "x".repeat(100_000)
+        );
+        let unread = read::<Ask>(strange.as_bytes()).unwrap_err().to_string();
+        assert!(unread.len() < 3000, "{}", unread.len());
+        assert!(!unread.contains(lockstep_protocol::disturbs), "{unread}");
+        assert!(unread.contains("[2J"), "{unread}");
+    }
 }
