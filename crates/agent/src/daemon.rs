@@ -163,11 +163,11 @@ impl Agent {
         let Some(runtime) = &self.runtime else {
             return;
         };
-        let answerer = Arc::new(Answerer {
-            current: self.current.clone(),
-            host: Arc::clone(&self.host),
-            primary: Arc::clone(&self.primary),
-        });
+        let answerer = Arc::new(Answerer::new(
+            self.current.clone(),
+            Arc::clone(&self.host),
+            Arc::clone(&self.primary),
+        ));
         let (server, ending) = (Arc::clone(&self.server), Arc::clone(&self.ending));
         let handle = runtime.handle().clone();
         runtime.spawn(async move {

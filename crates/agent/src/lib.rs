@@ -32,6 +32,7 @@ pub mod daemon;
 pub mod hook;
 pub mod host;
 pub mod net;
+mod once;
 pub mod primary;
 pub mod reach;
 pub mod talk;
