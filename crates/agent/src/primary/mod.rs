@@ -137,10 +137,20 @@ impl Primary {
         for volume in &selection.volumes {
             caller.may_run(&config, volume)?;
         }
-        self.runs.named(name).ok_or_else(|| {
+        let live = self.runs.named(name).ok_or_else(|| {
             Failure::new(FailureKind::Usage, format!("no run of `{name}` is on"))
                 .hint("`lockstep history` tells of those that are over")
-        })
+        })?;
+        // A volume may be one of several of the run.
+        for volume in &live.volumes {
+            let known = config.cluster.volume(volume).ok_or_else(|| {
+                let why = format!("`{volume}`, of the same run, is not in the cluster file now");
+                Failure::new(FailureKind::Auth, why)
+                    .hint("put it back, or let the run go to its end")
+            })?;
+            caller.may_run(&config, known)?;
+        }
+        Ok(live)
     }
 
     /// Everything up to the point from which a run goes on by itself.
