@@ -248,7 +248,13 @@ impl Driven {
             error,
         };
         if self.job.ask.aim == Aim::Resync {
-            self.primary.sink.ended(&self.job, &ended, begun, now());
+            let sink = &self.primary.sink;
+            let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                sink.ended(&self.job, &ended, begun, now());
+            }));
+            if told.is_err() {
+                tracing::error!(run = %ended.run, "nobody is told of it: a thread panicked");
+            }
         }
         self.live.end(ended);
     }
