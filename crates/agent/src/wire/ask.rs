@@ -8,8 +8,9 @@ use lockstep_cluster::plan::{ChangeLimit, FileDifference, FileState, NodeState};
 use lockstep_cluster::value::{AbsolutePath, NodeName, VolumeName};
 use serde::{Deserialize, Serialize};
 
+use super::ended::{Ended, VolumeEnded};
 use super::host::{CompareAsk, Hex32, HookReport, UndoWord, WireFailure, WriteAsk};
-use super::run::{Ended, Told};
+use super::run::Told;
 use super::text::Words;
 
 /// The first word of a call.
@@ -197,6 +198,8 @@ pub enum Answer {
         /// What.
         told: Told,
     },
+    /// What came of one of a run's volumes; said of each before the end.
+    VolumeEnded(Box<VolumeEnded>),
     /// A run is over.
     Ended(Ended),
     /// It is done.

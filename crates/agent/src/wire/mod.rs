@@ -21,6 +21,7 @@
 //! says something else than what is its turn ends the call.
 
 mod ask;
+mod ended;
 mod host;
 mod run;
 mod text;
@@ -33,11 +34,12 @@ pub use ask::{
     Aim, Answer, Ask, Checkup, CompressWord, FileStates, Finding, MAX_PLANS, NodeStatus, PastRun,
     RoleWord, RunAsk, RunTerms, VolumeFacts, VolumeStatus,
 };
+pub use ended::{Aftermath, Ended, VolumeEnded};
 pub use host::{
     CompareAsk, FileBytes, Hex32, HookReport, HostBid, HostTell, ServeTerms, ServingAt, UndoWord,
     WireFailure, WriteAsk,
 };
-pub use run::{Aftermath, Ended, Far, Told, VolumeEnded, WireOutcome, target_names};
+pub use run::{Far, Told, WireOutcome, target_names};
 pub use text::Words;
 
 /// The only version of what is said, so far.
