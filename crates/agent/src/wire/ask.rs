@@ -30,7 +30,7 @@ pub enum Ask {
         volume: VolumeName,
     },
     /// To the primary: compare, stop, overwrite, start; or a part of that. Answered by `Run`, any
-    /// number of `Told`, and `Ended`.
+    /// number of `Told`, a `VolumeEnded` for each volume, and `Ended`.
     Run(RunAsk),
     /// To the primary: follow the run that is on; answered as `Run`.
     Attach {
