@@ -9,7 +9,7 @@ use lockstep_agent::net::Net;
 use lockstep_agent::primary::roles;
 use lockstep_agent::reach::Reach;
 use lockstep_agent::talk::{TalkError, hear, say};
-use lockstep_agent::wire::{Answer, Ask, Ended, RunAsk, Told};
+use lockstep_agent::wire::{Answer, Ask, Ended, RunAsk, Told, VolumeEnded};
 use lockstep_cluster::ClusterFile;
 use lockstep_cluster::claim::RunName;
 use lockstep_cluster::key::KeyStore;
@@ -130,6 +130,7 @@ impl Agents {
         for plan in plans {
             say(talk, plan).map_err(lost)?;
         }
+        let mut volumes: Vec<VolumeEnded> = Vec::new();
         loop {
             if let Some(cause) = cancel.cause() {
                 return Err(by_cause(cause));
@@ -138,7 +139,10 @@ impl Agents {
                 Err(TalkError::Silent(_)) => {}
                 Err(error) => return Err(lost(error)),
                 Ok(Answer::Failed(failure)) => return Err(failure.into()),
-                Ok(Answer::Ended(ended)) => return Ok(ended),
+                Ok(Answer::Ended(ended)) => return Ok(Ended { volumes, ..ended }),
+                Ok(Answer::VolumeEnded(ended)) if self.is_news(&ended, &volumes) => {
+                    volumes.push(*ended);
+                }
                 Ok(Answer::Told { volume, told }) => follower.told(&volume, &told),
                 Ok(head @ Answer::Run { .. }) => follower.begun(&head),
                 Ok(_) => {
@@ -152,6 +156,12 @@ impl Agents {
 }
 
 impl Agents {
+    /// A volume of the cluster, and once: a peer cannot go on for ever.
+    fn is_news(&self, ended: &VolumeEnded, heard: &[VolumeEnded]) -> bool {
+        self.cluster.volume(&ended.volume).is_some()
+            && !heard.iter().any(|earlier| earlier.volume == ended.volume)
+    }
+
     /// Has the primary begin something, and hears no more than its name.
     pub(crate) fn begin(
         &self,

@@ -62,6 +62,7 @@ pub(crate) fn read(path: &Path, output: &Output) -> Result<ClusterFile, Failure>
 pub(crate) fn failed(error: FileError, output: &Output) -> Failure {
     match error {
         FileError::Mistakes(mistakes) => tell(&mistakes, output),
+        FileError::Exposed { ref remedy, .. } => usage(error.to_string()).hint(remedy),
         error @ FileError::Io { .. } => {
             usage(chain(&error)).hint("name a file that can be read with -c FILE")
         }

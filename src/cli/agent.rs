@@ -34,7 +34,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
     let state_dir = state_dir(context.state_dir.as_deref())?;
-    let files = Files {
+    let mut files = Files {
         cluster: cluster_file::locate(context.cluster.as_deref())?,
         own: arguments.agent.clone(),
         node: context.node.clone(),
@@ -45,6 +45,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
         Failure::new(FailureKind::Internal, format!("signal handlers: {error}"))
     })?;
     let config = files.read(context)?;
+    if files.own.is_none() {
+        tracing::info!("there is no agent.toml beside the cluster file: the defaults count");
+    }
     let keys = KeyStore::at(&files.state_dir)
         .open()
         .map_err(|error| usage(chain(&error)).hint(error.remedy()))?;
@@ -61,7 +64,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
     loop {
         for signal in signals.pending() {
             if signal == SIGHUP {
-                reload(&files, &agent, &notifier, context);
+                reload(&mut files, &agent, &notifier, context);
             } else {
                 tell_service_manager(&[NotifyState::Stopping]);
                 tracing::info!(signal, "the agent ends");
@@ -78,7 +81,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
 }
 
 /// Files with mistakes change nothing.
-fn reload(files: &Files, agent: &Agent, notifier: &Notifier, context: &Context) {
+fn reload(files: &mut Files, agent: &Agent, notifier: &Notifier, context: &Context) {
     tell_service_manager(&[NotifyState::Reloading]);
     match files.read(context) {
         Ok(config) => {
@@ -101,13 +104,14 @@ fn tell_service_manager(states: &[NotifyState<'_>]) {
 /// Where an agent's configuration comes from.
 struct Files {
     cluster: PathBuf,
+    /// Once it was there, an agent never goes on without it: what it forbids would be allowed.
     own: Option<PathBuf>,
     node: Option<String>,
     state_dir: PathBuf,
 }
 
 impl Files {
-    fn read(&self, context: &Context) -> Result<Config, Failure> {
+    fn read(&mut self, context: &Context) -> Result<Config, Failure> {
         let output = &context.output;
         let cluster = cluster_file::read(&self.cluster, output)?;
         let own = match self.own_file() {
@@ -124,11 +128,12 @@ impl Files {
         })
     }
 
-    fn own_file(&self) -> Option<PathBuf> {
-        self.own.clone().or_else(|| {
+    fn own_file(&mut self) -> Option<PathBuf> {
+        if self.own.is_none() {
             let beside = self.cluster.with_file_name("agent.toml");
-            beside.try_exists().unwrap_or(true).then_some(beside)
-        })
+            self.own = beside.try_exists().unwrap_or(true).then_some(beside);
+        }
+        self.own.clone()
     }
 
     fn node(&self, cluster: &ClusterFile, own: &AgentFile) -> Result<NodeName, Failure> {
@@ -183,5 +188,34 @@ fn known_key(config: &Config, key: lockstep_cluster::key::PublicKey) -> Result<(
         .hint(format!(
             "this one is {key}: put it into the cluster file on every node, or name the right --state-dir"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Files;
+    use lockstep_cluster::{AgentFile, ClusterFile};
+
+    #[test]
+    fn an_agent_does_not_forget_its_own_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cluster, own) = (
+            folder.path().join("cluster.toml"),
+            folder.path().join("agent.toml"),
+        );
+        std::fs::write(&cluster, include_str!("../../docs/cluster.toml")).unwrap();
+        let mut files = Files {
+            cluster: cluster.clone(),
+            own: None,
+            node: None,
+            state_dir: folder.path().join("state"),
+        };
+        assert_eq!(files.own_file(), None);
+        std::fs::write(&own, "format = 1\n").unwrap();
+        assert_eq!(files.own_file(), Some(own.clone()));
+        std::fs::remove_file(&own).unwrap();
+        let gone = files.own_file().unwrap();
+        let cluster = ClusterFile::read(&cluster).unwrap();
+        assert!(AgentFile::read(&gone, &cluster).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! What plan, resync and verify have in common: a run of the primary's agent, followed to its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,8 +9,11 @@ use clap::Args;
 use lockstep_agent::wire::{
     Aftermath, Aim, Answer, CompressWord, Ended, RunAsk, RunTerms, Told, UndoWord, Words,
 };
+use lockstep_cluster::ClusterFile;
 use lockstep_cluster::claim::RunName;
+use lockstep_cluster::file::Volume;
 use lockstep_cluster::plan::Plan;
+use lockstep_cluster::selection::Selection;
 use lockstep_cluster::value::{NodeName, VolumeName};
 use lockstep_engine::{Cancel, Compression, Monitor, Outcome, Purpose, TargetOutcome, Verdict};
 use lockstep_protocol::{Failure, VolumeState};
@@ -163,13 +166,27 @@ pub(super) struct Shown {
     progress: Vec<Arc<Progress>>,
     names: Vec<String>,
     primary: String,
+    /// Of these alone is anything shown: a peer cannot fill the screen.
+    volumes: Vec<VolumeName>,
+    nodes: BTreeSet<NodeName>,
     /// Its name, once it is known.
     pub(super) run: Arc<Mutex<Option<RunName>>>,
 }
 
 impl Shown {
-    pub(super) fn new(aim: Aim, ranges: bool, choice: Choice, output: &Arc<Output>) -> Shown {
+    pub(super) fn new(
+        aim: Aim,
+        ranges: bool,
+        choice: Choice,
+        output: &Arc<Output>,
+        agents: &Agents,
+        selection: &Selection<'_>,
+    ) -> Shown {
+        let volumes = shown_volumes(&agents.cluster, selection);
+        let nodes = volumes.iter().flat_map(|volume| volume.paths.keys());
         Shown {
+            nodes: nodes.cloned().collect(),
+            volumes: volumes.iter().map(|volume| volume.name.clone()).collect(),
             output: Arc::clone(output),
             aim,
             ranges,
@@ -187,6 +204,20 @@ impl Shown {
     }
 }
 
+/// The volumes of a selection, and those that go with them: a run of a group can be followed by the name
+/// of one of its volumes.
+fn shown_volumes<'a>(cluster: &'a ClusterFile, selection: &Selection<'_>) -> Vec<&'a Volume> {
+    let selected = |name: &VolumeName| selection.volumes.iter().any(|one| one.name == *name);
+    let goes_with = |name: &VolumeName| {
+        let mut groups = cluster.groups.iter();
+        groups.any(|group| group.volumes.contains(name) && group.volumes.iter().any(selected))
+    };
+    let volumes = cluster.volumes.iter();
+    volumes
+        .filter(|volume| selected(&volume.name) || goes_with(&volume.name))
+        .collect()
+}
+
 impl Follower for Shown {
     fn begun(&mut self, head: &Answer) {
         if let Answer::Run {
@@ -198,6 +229,13 @@ impl Follower for Shown {
         } = head
         {
             *self.run.lock().unwrap_or_else(PoisonError::into_inner) = Some(run.clone());
+            let known = |node: &NodeName| self.nodes.contains(node);
+            if targets.len() > self.nodes.len() || !targets.iter().all(known) {
+                // Its end is told all the same.
+                self.output
+                    .warn("the run's secondaries are not those of the cluster file here");
+                return;
+            }
             self.names = targets.iter().map(ToString::to_string).collect();
             self.primary = primary.to_string();
             let epoch = epoch
@@ -213,6 +251,9 @@ impl Follower for Shown {
         let Some(listeners) = &mut self.listener else {
             return;
         };
+        if !self.volumes.contains(volume) {
+            return;
+        }
         let listener = listeners.entry(volume.clone()).or_insert_with(|| {
             let progress = Arc::new(Progress::new(
                 self.choice,
@@ -290,6 +331,12 @@ fn tell_aftermath(target: &TargetOutcome, aftermath: &Aftermath, output: &Output
             file.as_str()
         ));
     }
+    if aftermath.files_left_out > 0 {
+        output.say(&format!(
+            "{}: and {} more files",
+            target.target, aftermath.files_left_out
+        ));
+    }
     if let Some(span) = aftermath
         .downtime_seconds
         .and_then(|s| Duration::try_from_secs_f64(s).ok())
@@ -343,12 +390,12 @@ pub(super) fn merged(ended: &Ended) -> Outcome {
     for other in outcomes {
         // Of several volumes no single root says anything.
         whole.root = None;
-        whole.size += other.size;
-        whole.elapsed += other.elapsed;
-        whole.source.bytes_read += other.source.bytes_read;
-        whole.source.bytes_hashed += other.source.bytes_hashed;
-        for (target, more) in whole.targets.iter_mut().zip(&other.targets) {
-            add(target, more);
+        more(&mut whole.size, other.size);
+        whole.elapsed = whole.elapsed.saturating_add(other.elapsed);
+        more(&mut whole.source.bytes_read, other.source.bytes_read);
+        more(&mut whole.source.bytes_hashed, other.source.bytes_hashed);
+        for (target, of_other) in whole.targets.iter_mut().zip(&other.targets) {
+            add(target, of_other);
         }
         if whole.error.is_none() {
             whole.error = other.error;
@@ -359,22 +406,27 @@ pub(super) fn merged(ended: &Ended) -> Outcome {
     whole
 }
 
-fn add(target: &mut TargetOutcome, more: &TargetOutcome) {
-    target.bytes_differing += more.bytes_differing;
-    target.bytes_written += more.bytes_written;
-    target.bytes_read += more.bytes_read;
-    target.bytes_inherited += more.bytes_inherited;
-    target.bytes_sent += more.bytes_sent;
-    target.bytes_received += more.bytes_received;
-    target.elapsed += more.elapsed;
+/// A peer's number added to another: never past the end.
+fn more(sum: &mut u64, number: u64) {
+    *sum = sum.saturating_add(number);
+}
+
+fn add(target: &mut TargetOutcome, other: &TargetOutcome) {
+    more(&mut target.bytes_differing, other.bytes_differing);
+    more(&mut target.bytes_written, other.bytes_written);
+    more(&mut target.bytes_read, other.bytes_read);
+    more(&mut target.bytes_inherited, other.bytes_inherited);
+    more(&mut target.bytes_sent, other.bytes_sent);
+    more(&mut target.bytes_received, other.bytes_received);
+    target.elapsed = target.elapsed.saturating_add(other.elapsed);
     // Of several volumes that failed, the one whose data is worse says why; the others wait for it.
     let badness = |it: &TargetOutcome| (rank(it.verdict), unsafety(it.state));
-    if badness(more) > badness(target) {
-        target.verdict = more.verdict;
-        target.error.clone_from(&more.error);
+    if badness(other) > badness(target) {
+        target.verdict = other.verdict;
+        target.error.clone_from(&other.error);
     }
-    if unsafety(more.state) > unsafety(target.state) {
-        target.state = more.state;
+    if unsafety(other.state) > unsafety(target.state) {
+        target.state = other.state;
     }
 }
 
@@ -421,4 +473,72 @@ pub(super) fn node_names(nodes: &[String]) -> Result<Vec<NodeName>, Failure> {
                 .map_err(|_| crate::failure::usage(format!("`{node}` is no name of a node")))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::merged;
+    use lockstep_agent::wire::{Ended, VolumeEnded, WireOutcome};
+    use lockstep_engine::{Consistency, Outcome, SourceCounts, TargetOutcome, Verdict};
+    use lockstep_ledger::ProofLevel;
+    use lockstep_protocol::VolumeState;
+    use std::time::Duration;
+
+    /// Two of these are more than a `u64` or a `Duration` holds.
+    const HALF: u64 = 1 << 63;
+
+    fn ended(volume: &str) -> VolumeEnded {
+        let target = TargetOutcome {
+            target: "b".to_owned(),
+            verdict: Verdict::Ok,
+            state: VolumeState::Consistent,
+            bytes_differing: HALF,
+            bytes_written: HALF,
+            bytes_read: HALF,
+            bytes_inherited: HALF,
+            bytes_sent: HALF,
+            bytes_received: HALF,
+            elapsed: Duration::from_secs(HALF),
+            transport: None,
+            undo: None,
+            error: None,
+        };
+        let outcome = Outcome {
+            run: "r".to_owned(),
+            verdict: Verdict::Ok,
+            error: None,
+            root: None,
+            size: HALF,
+            elapsed: Duration::from_secs(HALF),
+            snapshot: "",
+            level: None,
+            proof: ProofLevel::Full,
+            consistency: Consistency::PointInTime,
+            source: SourceCounts {
+                bytes_read: HALF,
+                bytes_hashed: HALF,
+            },
+            targets: vec![target],
+        };
+        VolumeEnded {
+            volume: volume.parse().unwrap(),
+            outcome: WireOutcome::from(&outcome),
+            plan: None,
+            aftermath: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_peers_count_may_be_as_much_as_they_like() {
+        let whole = merged(&Ended {
+            run: "r".parse().unwrap(),
+            epoch: None,
+            volumes: vec![ended("a"), ended("b")],
+            error: None,
+        });
+        assert_eq!((whole.size, whole.elapsed), (u64::MAX, Duration::MAX));
+        assert_eq!(whole.targets[0].bytes_sent, u64::MAX);
+        assert_eq!(whole.targets[0].elapsed, Duration::MAX);
+        assert_eq!(whole.verdict, Verdict::Ok);
+    }
 }

@@ -62,7 +62,14 @@ pub(super) fn made(
     let cancel = watched(&context.output)?;
     let terms = how.terms(&Overwriting::default());
     let ask = run_ask(Aim::Plan, volume, node_names(nodes)?, terms);
-    let mut shown = Shown::new(Aim::Plan, false, how.progress(context), &context.output);
+    let mut shown = Shown::new(
+        Aim::Plan,
+        false,
+        how.progress(context),
+        &context.output,
+        &agents,
+        &selection,
+    );
     let ended = agents.run(&primary, ask, &[], &mut shown, &cancel);
     shown.clear();
     let ended = ended?;

@@ -145,7 +145,14 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
     agree(arguments, &plans, context, &cancel)?;
     let ask = arguments.ask(&plans)?;
     let output = &context.output;
-    let mut shown = Shown::new(Aim::Resync, false, arguments.how.progress(context), output);
+    let mut shown = Shown::new(
+        Aim::Resync,
+        false,
+        arguments.how.progress(context),
+        output,
+        &agents,
+        &selection,
+    );
     if arguments.detach {
         return detached(&agents, &primary, ask, &plans, context);
     }
@@ -190,6 +197,8 @@ fn attach(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
         false,
         arguments.how.progress(context),
         &context.output,
+        &agents,
+        &selection,
     );
     let ask = Ask::Attach {
         name: Words::new(&arguments.volume),

@@ -39,6 +39,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
         true,
         arguments.how.progress(context),
         &context.output,
+        &agents,
+        &selection,
     );
     let ended = agents.run(&primary, ask, &[], &mut shown, &cancel);
     shown.clear();

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lockstep_cluster::file::Volume;
 use lockstep_cluster::key::PublicKey;
 use lockstep_cluster::plan::{NodeState, differences};
 use lockstep_cluster::roles::Role;
-use lockstep_cluster::value::VolumeName;
+use lockstep_cluster::value::{AbsolutePath, VolumeName};
 use lockstep_ledger::{Ledger, ProofLevel, Record, State, VolumeKey};
 use lockstep_protocol::{Failure, FailureKind};
 
@@ -17,25 +18,45 @@ use crate::checkup::Checkups;
 use crate::config::{Config, Current};
 use crate::echo::Echoes;
 use crate::host::{Host, VolumeView};
+use crate::once::Once;
 use crate::primary::{Caller, Primary, now};
 use crate::talk::{Talk, hear, say};
 use crate::wire::{
-    Answer, Ask, FileStates, NodeStatus, PastRun, RoleWord, VERSION, VolumeStatus, Words, read,
+    Answer, Ask, FileStates, NodeStatus, PastRun, RoleWord, VERSION, VolumeFacts, VolumeStatus,
+    Words, read,
 };
 
 /// How long what follows a first word may take to arrive.
 const REST_LIMIT: Duration = Duration::from_secs(10);
 
+/// How old the answer of a probe may be.
+const ROLE_KEPT: Duration = Duration::from_secs(1);
+
 /// Answers calls.
 pub(crate) struct Answerer {
-    pub(crate) current: Current,
-    pub(crate) host: Arc<Host>,
-    pub(crate) primary: Arc<Primary>,
-    pub(crate) checkups: Checkups,
-    pub(crate) echoes: Echoes,
+    current: Current,
+    host: Arc<Host>,
+    primary: Arc<Primary>,
+    checkups: Checkups,
+    echoes: Echoes,
+    roles: Once<Result<RoleWord, Words>>,
+    facts: Once<Result<VolumeFacts, Failure>>,
 }
 
 impl Answerer {
+    pub(crate) fn new(current: Current, host: Arc<Host>, primary: Arc<Primary>) -> Self {
+        Self {
+            current,
+            host,
+            primary,
+            checkups: Checkups::default(),
+            echoes: Echoes::default(),
+            roles: Once::new(ROLE_KEPT),
+            // What a plan rests on is never older than its question.
+            facts: Once::new(Duration::ZERO),
+        }
+    }
+
     /// Answers one call to its end.
     pub(crate) fn answer(
         &self,
@@ -59,7 +80,8 @@ impl Answerer {
             }
         };
         if let Err(failure) = self.carry_out(talk, &config, &caller, ask) {
-            tracing::info!(%caller, %from, "refused: {failure}");
+            let why = Words::new(&failure.to_string());
+            tracing::info!(%caller, %from, "refused: {why}");
             refuse(talk, &failure);
         }
     }
@@ -73,14 +95,32 @@ impl Answerer {
     ) -> Result<(), Failure> {
         let answer = match ask {
             Ask::Status => Answer::Status(self.status(config)),
-            Ask::History { volume } => Answer::History {
-                records: history(config, &volume)?,
-            },
-            Ask::Role { volume } => Answer::Role {
-                role: role(&self.host, config, &volume)?,
-            },
-            Ask::Files { volume } => self.differing(talk, config, &volume)?,
-            Ask::Facts { volume } => Answer::Facts(self.host.facts(&volume)?),
+            Ask::History { volume } => {
+                let (of, path) = here(config, &volume)?;
+                caller.may_know(config, of)?;
+                Answer::History {
+                    records: history(config, path)?,
+                }
+            }
+            Ask::Role { volume } => {
+                let (of, path) = here(config, &volume)?;
+                caller.may_know(config, of)?;
+                let look = || role(&self.host, config, of, path);
+                Answer::Role {
+                    role: self.roles.of(config, &volume, look),
+                }
+            }
+            Ask::Files { volume } => {
+                let (of, _) = here(config, &volume)?;
+                caller.may_compare(config, of)?;
+                differing(talk, of)?
+            }
+            Ask::Facts { volume } => {
+                let (of, _) = here(config, &volume)?;
+                caller.may_compare(config, of)?;
+                let look = || self.host.facts(&volume);
+                Answer::Facts(self.facts.of(config, &volume, look)?)
+            }
             Ask::Checkup => {
                 let status = self.status(config);
                 let reach = self.primary.reach();
@@ -149,25 +189,19 @@ impl Answerer {
             volumes,
         }
     }
+}
 
-    fn differing(
-        &self,
-        talk: &mut dyn Talk,
-        config: &Config,
-        volume: &VolumeName,
-    ) -> Result<Answer, Failure> {
-        let (volume, _) = here(config, volume)?;
-        let FileStates(wanted) = hear(talk, REST_LIMIT).map_err(|error| {
-            Failure::new(
-                FailureKind::Temporary,
-                format!("the files to compare: {error}"),
-            )
-        })?;
-        let own = align::states(&volume.files)?;
-        Ok(Answer::Differing {
-            files: differences(&wanted, &own),
-        })
-    }
+fn differing(talk: &mut dyn Talk, volume: &Volume) -> Result<Answer, Failure> {
+    let FileStates(wanted) = hear(talk, REST_LIMIT).map_err(|error| {
+        Failure::new(
+            FailureKind::Temporary,
+            format!("the files to compare: {error}"),
+        )
+    })?;
+    let own = align::states(&volume.files)?;
+    Ok(Answer::Differing {
+        files: differences(&wanted, &own),
+    })
 }
 
 fn view_status(view: VolumeView) -> VolumeStatus {
@@ -208,13 +242,7 @@ fn node(caller: &Caller) -> Result<&lockstep_cluster::value::NodeName, Failure> 
 fn here<'a>(
     config: &'a Config,
     volume: &VolumeName,
-) -> Result<
-    (
-        &'a lockstep_cluster::file::Volume,
-        &'a lockstep_cluster::value::AbsolutePath,
-    ),
-    Failure,
-> {
+) -> Result<(&'a Volume, &'a AbsolutePath), Failure> {
     config.here(volume).ok_or_else(|| {
         Failure::new(
             FailureKind::Usage,
@@ -227,18 +255,17 @@ fn here<'a>(
 fn role(
     host: &Host,
     config: &Config,
-    name: &VolumeName,
-) -> Result<Result<RoleWord, Words>, Failure> {
-    let (volume, path) = here(config, name)?;
-    Ok(match host.role_of(config, volume, path) {
+    volume: &Volume,
+    path: &AbsolutePath,
+) -> Result<RoleWord, Words> {
+    match host.role_of(config, volume, path) {
         Ok(Role::Primary) => Ok(RoleWord::Primary),
         Ok(Role::Replica) => Ok(RoleWord::Replica),
         Err(why) => Err(Words::new(&why)),
-    })
+    }
 }
 
-fn history(config: &Config, name: &VolumeName) -> Result<Vec<PastRun>, Failure> {
-    let (_, path) = here(config, name)?;
+fn history(config: &Config, path: &AbsolutePath) -> Result<Vec<PastRun>, Failure> {
     let failed = |error: &dyn std::error::Error| {
         Failure::new(
             FailureKind::Io,

@@ -18,9 +18,7 @@ use lockstep_transport::control::{Incoming, PublicKey, Server, Trust};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::answer::Answerer;
-use crate::checkup::Checkups;
 use crate::config::{Config, Current};
-use crate::echo::Echoes;
 use crate::host::Host;
 use crate::net::{Net, NetTalk, addresses, usable};
 use crate::primary::{Caller, EndSink, Primary, thaw_owed};
@@ -181,13 +179,11 @@ impl Agent {
         let Some(runtime) = &self.runtime else {
             return;
         };
-        let answerer = Arc::new(Answerer {
-            current: self.current.clone(),
-            host: Arc::clone(&self.host),
-            primary: Arc::clone(&self.primary),
-            checkups: Checkups::default(),
-            echoes: Echoes::default(),
-        });
+        let answerer = Arc::new(Answerer::new(
+            self.current.clone(),
+            Arc::clone(&self.host),
+            Arc::clone(&self.primary),
+        ));
         let (server, ending) = (Arc::clone(&self.server), Arc::clone(&self.ending));
         let handle = runtime.handle().clone();
         let current = self.current.clone();

@@ -34,6 +34,7 @@ mod echo;
 pub mod hook;
 pub mod host;
 pub mod net;
+mod once;
 pub mod primary;
 pub mod reach;
 pub mod talk;

@@ -37,7 +37,8 @@ impl Text {
 /// Whether a character would break a line in two, steer a terminal, or turn the line's order around.
 #[must_use]
 pub fn disturbs(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// What a node's ledger says about a volume.

@@ -18,6 +18,8 @@ use crate::socket::timespec;
 /// Bytes of a hook's output that are kept: the last ones, which say why it ended.
 pub const MAX_OUTPUT: usize = 8 * 1024;
 
+/// What the service manager says to us alone: a hook that used it could speak in our name.
+const OURS_ALONE: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 /// Most bytes of output in a message.
 const MAX_SHOWN: usize = 200;
 /// Pause between two looks at whether to stop.
@@ -112,16 +114,23 @@ impl Hook {
                 (Some(reader), writer)
             }
         };
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(said)
-            .stderr(writer);
+        let mut command = self.command(program, arguments);
+        command.stdin(Stdio::null()).stdout(said).stderr(writer);
         let child = command.spawn()?;
         Running::new(child, reader, answer)
+    }
+}
+
+impl Hook {
+    /// The program in an environment and a process group of its own.
+    fn command(&self, program: &OsString, arguments: &[OsString]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).process_group(0);
+        for name in OURS_ALONE {
+            command.env_remove(name);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
     }
 }
 
@@ -292,5 +301,28 @@ fn shown(output: &str) -> String {
     match last {
         Some(line) => format!(": {}", line.chars().take(MAX_SHOWN).collect::<String>()),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Hook, OURS_ALONE};
+    use std::ffi::{OsStr, OsString};
+    use std::time::Duration;
+
+    #[test]
+    fn a_hook_cannot_speak_to_the_service_manager_in_our_name() {
+        let hook = Hook {
+            name: "stop".to_owned(),
+            argv: vec!["true".into()],
+            environment: vec![("LOCKSTEP_X".to_owned(), "y".into())],
+            limit: Duration::from_secs(1),
+        };
+        let command = hook.command(&OsString::from("true"), &[]);
+        let told: Vec<_> = command.get_envs().collect();
+        for name in OURS_ALONE {
+            assert!(told.contains(&(OsStr::new(name), None)), "{name}: {told:?}");
+        }
+        assert!(told.contains(&(OsStr::new("LOCKSTEP_X"), Some(OsStr::new("y")))));
     }
 }

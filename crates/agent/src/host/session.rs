@@ -79,6 +79,7 @@ impl Session<'_> {
         let usable = match ended {
             Ok(usable) => usable,
             Err(Broken::Lost(why)) => {
+                let why = crate::wire::Words::new(&why);
                 tracing::warn!(%volume, "the call of run {} is over: {why}", self.ask.run);
                 false
             }

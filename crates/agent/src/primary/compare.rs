@@ -41,12 +41,12 @@ impl Driven {
                 Aim::Plan => Some(self.plan(volume, &compared)?),
                 Aim::Resync | Aim::Verify => None,
             };
-            ended.push(VolumeEnded {
+            ended.push(tellable(VolumeEnded {
                 volume: volume.name.clone(),
                 outcome: WireOutcome::from(&compared.outcome),
                 plan,
                 aftermath: vec![Aftermath::default(); self.job.targets.len()],
-            });
+            })?);
         }
         Ok(ended)
     }
@@ -245,6 +245,21 @@ impl Driven {
             _ => Err(out_of_turn(node)),
         }
     }
+}
+
+/// A plan is exact: what is too long for a call is not cut.
+fn tellable(ended: VolumeEnded) -> Result<VolumeEnded, Failure> {
+    let nodes = ended.plan.iter().flat_map(|plan| &plan.nodes);
+    let files: usize = nodes.map(|node| node.files.len()).sum();
+    if files == 0 || ended.fits() {
+        return Ok(ended);
+    }
+    let message = format!(
+        "the plan of `{}` is too long to be told: {files} configuration files differ",
+        ended.volume
+    );
+    Err(Failure::new(FailureKind::Preflight, message)
+        .hint("plan for single secondaries, or resync without a plan: that has no such limit"))
 }
 
 fn unreached(node: &NodeName, failure: Option<Failure>) -> TargetOutcome {

@@ -143,10 +143,20 @@ impl Primary {
         for volume in &selection.volumes {
             caller.may_run(&config, volume)?;
         }
-        self.runs.named(name).ok_or_else(|| {
+        let live = self.runs.named(name).ok_or_else(|| {
             Failure::new(FailureKind::Usage, format!("no run of `{name}` is on"))
                 .hint("`lockstep history` tells of those that are over")
-        })
+        })?;
+        // A volume may be one of several of the run.
+        for volume in &live.volumes {
+            let known = config.cluster.volume(volume).ok_or_else(|| {
+                let why = format!("`{volume}`, of the same run, is not in the cluster file now");
+                Failure::new(FailureKind::Auth, why)
+                    .hint("put it back, or let the run go to its end")
+            })?;
+            caller.may_run(&config, known)?;
+        }
+        Ok(live)
     }
 
     /// Names and rights, before anything else is heard; the number of volumes.
@@ -259,7 +269,13 @@ impl Driven {
             error,
         };
         if self.job.ask.aim == Aim::Resync {
-            self.primary.sink.ended(&self.job, &ended, begun, now());
+            let sink = &self.primary.sink;
+            let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                sink.ended(&self.job, &ended, begun, now());
+            }));
+            if told.is_err() {
+                tracing::error!(run = %ended.run, "nobody is told of it: a thread panicked");
+            }
             crash::point("primary.ended");
         }
         self.live.end(ended);

@@ -95,7 +95,7 @@ impl Part {
         let limit = limits.at(Moment::Stop) + GRACE;
         match self.bid(&HostBid::Stop, limit)? {
             HostTell::Stopped { hooks, failure } => {
-                aftermath.hooks.extend(hooks);
+                aftermath.ran(hooks);
                 failure.map_or(Ok(()), |failure| Err(said_by(&self.node, failure.into())))
             }
             _ => Err(out_of_turn(&self.node)),
@@ -145,8 +145,8 @@ impl Part {
                 failure,
                 state: _,
             } => {
-                aftermath.files = files;
-                aftermath.hooks.extend(hooks);
+                aftermath.placed(files);
+                aftermath.ran(hooks);
                 aftermath.downtime_seconds = downtime_seconds;
                 failure.map_or(Ok(()), |failure| Err(said_by(&self.node, failure.into())))
             }

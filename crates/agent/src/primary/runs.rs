@@ -188,9 +188,13 @@ impl Live {
         self.news.notify_all();
     }
 
-    /// The last word.
-    pub fn end(&self, ended: Ended) {
+    /// The last words: each volume's, then the run's.
+    pub fn end(&self, mut ended: Ended) {
+        let volumes = std::mem::take(&mut ended.volumes);
         let mut said = self.lock();
+        for volume in volumes {
+            said.push(Answer::VolumeEnded(Box::new(volume.fitted())));
+        }
         said.push(Answer::Ended(ended));
         said.is_over = true;
         drop(said);

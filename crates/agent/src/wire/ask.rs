@@ -9,8 +9,9 @@ use lockstep_cluster::value::{AbsolutePath, NodeName, VolumeName};
 use serde::{Deserialize, Serialize};
 
 use super::checkup::Checkup;
+use super::ended::{Ended, VolumeEnded};
 use super::host::{CompareAsk, Hex32, HookReport, UndoWord, WireFailure, WriteAsk};
-use super::run::{Ended, Told};
+use super::run::Told;
 use super::text::Words;
 
 /// The first word of a call.
@@ -30,7 +31,7 @@ pub enum Ask {
         volume: VolumeName,
     },
     /// To the primary: compare, stop, overwrite, start; or a part of that. Answered by `Run`, any
-    /// number of `Told`, and `Ended`.
+    /// number of `Told`, a `VolumeEnded` for each volume, and `Ended`.
     Run(RunAsk),
     /// To the primary: follow the run that is on; answered as `Run`.
     Attach {
@@ -205,6 +206,8 @@ pub enum Answer {
         /// What.
         told: Told,
     },
+    /// What came of one of a run's volumes; said of each before the end.
+    VolumeEnded(Box<VolumeEnded>),
     /// A run is over.
     Ended(Ended),
     /// It is done.

@@ -224,9 +224,16 @@ pub struct HookReport {
     /// `stop`, `configure`, `start`, `check`, …
     pub moment: Words,
     /// How long it took.
+    #[serde(deserialize_with = "possible_seconds")]
     pub seconds: f64,
     /// What went wrong, with the end of what it printed.
     pub error: Option<Words>,
+}
+
+/// No peer's number is negative, or so large that a sum of them means nothing.
+fn possible_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    const MOST: f64 = 1e9;
+    Ok(f64::deserialize(deserializer)?.clamp(0.0, MOST))
 }
 
 /// A failure on its way.
@@ -255,5 +262,22 @@ impl From<WireFailure> for Failure {
     fn from(wire: WireFailure) -> Self {
         let kind = FailureKind::from_exit_code(wire.exit_code).unwrap_or(FailureKind::Internal);
         Failure::new(kind, wire.message.as_str()).hint(wire.hint.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HookReport;
+
+    #[test]
+    fn a_hook_took_a_possible_time() {
+        let read = |seconds: &str| {
+            let text = format!(r#"{{"moment":"stop","seconds":{seconds},"error":null}}"#);
+            serde_json::from_str::<HookReport>(&text).unwrap().seconds
+        };
+        assert_eq!(
+            [read("-1e300"), read("2.5"), read("1e300")],
+            [0.0, 2.5, 1e9]
+        );
     }
 }

@@ -22,6 +22,7 @@
 
 mod ask;
 mod checkup;
+mod ended;
 mod host;
 mod run;
 mod text;
@@ -35,11 +36,12 @@ pub use ask::{
     RunTerms, VolumeFacts, VolumeStatus,
 };
 pub use checkup::{Check, Checkup, Finding, PeerSeen, PlaceKind, PlaceSeen};
+pub use ended::{Aftermath, Ended, VolumeEnded};
 pub use host::{
     CompareAsk, FileBytes, Hex32, HookReport, HostBid, HostTell, ServeTerms, ServingAt, UndoWord,
     WireFailure, WriteAsk,
 };
-pub use run::{Aftermath, Ended, Far, Told, VolumeEnded, WireOutcome, target_names};
+pub use run::{Far, Told, WireOutcome, target_names};
 pub use text::Words;
 
 /// The only version of what is said, so far.
@@ -48,7 +50,14 @@ pub const VERSION: u8 = 1;
 /// What a peer said is not what can be said.
 #[derive(Debug, thiserror::Error)]
 #[error("what the peer said cannot be read: {0}")]
-pub struct Unread(#[from] serde_json::Error);
+pub struct Unread(Words);
+
+impl From<serde_json::Error> for Unread {
+    /// The error quotes the peer.
+    fn from(error: serde_json::Error) -> Self {
+        Self(Words::new(&error.to_string()))
+    }
+}
 
 /// A message as a frame.
 ///
@@ -66,4 +75,21 @@ pub fn frame<T: Serialize>(message: &T) -> Bytes {
 /// [`Unread`] if it is none.
 pub fn read<T: DeserializeOwned>(frame: &[u8]) -> Result<T, Unread> {
     Ok(serde_json::from_slice(frame)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ask, read};
+
+    #[test]
+    fn what_a_peer_is_quoted_with_is_cut_and_plain() {
+        let strange = format!(
+            "{{\"ask\":\"\\u001b[2J\\n\\u202e{}\"}}",
+            "x".repeat(100_000)
+        );
+        let unread = read::<Ask>(strange.as_bytes()).unwrap_err().to_string();
+        assert!(unread.len() < 3000, "{}", unread.len());
+        assert!(!unread.contains(lockstep_protocol::disturbs), "{unread}");
+        assert!(unread.contains("[2J"), "{unread}");
+    }
 }

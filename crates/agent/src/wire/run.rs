@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use lockstep_cluster::claim::{Epoch, RunName};
-use lockstep_cluster::plan::Plan;
-use lockstep_cluster::value::{AbsolutePath, NodeName, VolumeName};
+use lockstep_cluster::value::NodeName;
 use lockstep_engine::{
     Consistency, KeptBytes, Level, Notice, Outcome, Phase, SourceCounts, TargetOutcome,
     TargetProgress, Verdict,
@@ -14,7 +12,7 @@ use lockstep_merkle::Root;
 use lockstep_protocol::{UndoKind, VolumeState};
 use serde::{Deserialize, Serialize};
 
-use super::host::{Hex32, HookReport, WireFailure};
+use super::host::{Hex32, WireFailure};
 use super::text::Words;
 
 /// Words of the engine that are the same on both sides; a peer's word that is none of them is shown
@@ -351,62 +349,13 @@ fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
 
-/// How a run ended.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ended {
-    /// The run's name.
-    pub run: RunName,
-    /// Its epoch, if it was to write.
-    pub epoch: Option<Epoch>,
-    /// Each volume; none if it ended before any was read.
-    pub volumes: Vec<VolumeEnded>,
-    /// Why it ended as a whole, if it did not end well.
-    pub error: Option<WireFailure>,
-}
-
-/// How a run on a volume ended.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VolumeEnded {
-    /// The volume.
-    pub volume: VolumeName,
-    /// Its id's root and counts.
-    pub outcome: WireOutcome,
-    /// What was planned, for a plan.
-    pub plan: Option<Plan>,
-    /// What else there is to say of each target, in their order.
-    pub aftermath: Vec<Aftermath>,
-}
-
-/// What a run did on a secondary besides its data.
-#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Aftermath {
-    /// Files that were put in place.
-    pub files: Vec<AbsolutePath>,
-    /// What ran.
-    pub hooks: Vec<HookReport>,
-    /// How long its services were down.
-    pub downtime_seconds: Option<f64>,
-}
-
-impl Aftermath {
-    /// These and those.
-    pub(crate) fn add(&mut self, other: Self) {
-        self.files.extend(other.files);
-        self.hooks.extend(other.hooks);
-        self.downtime_seconds = other.downtime_seconds.or(self.downtime_seconds);
-    }
-}
-
 /// The engine's outcome.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WireOutcome {
     run: Words,
     verdict: VerdictWord,
-    error: Option<WireFailure>,
+    pub(super) error: Option<WireFailure>,
     root: Option<Hex32>,
     size: u64,
     seconds: f64,
@@ -416,12 +365,12 @@ pub struct WireOutcome {
     is_fuzzy: bool,
     bytes_read: u64,
     bytes_hashed: u64,
-    targets: Vec<WireTarget>,
+    pub(super) targets: Vec<WireTarget>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum VerdictWord {
+pub(super) enum VerdictWord {
     Ok,
     Partial,
     Failed,
@@ -430,25 +379,25 @@ enum VerdictWord {
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WireTarget {
-    target: Words,
-    verdict: VerdictWord,
-    state: Words,
-    bytes_differing: u64,
-    bytes_written: u64,
-    bytes_read: u64,
-    bytes_inherited: u64,
-    bytes_sent: u64,
-    bytes_received: u64,
-    seconds: f64,
-    transport: Option<Words>,
-    undo: Option<WireKept>,
-    error: Option<WireFailure>,
+pub(super) struct WireTarget {
+    pub(super) target: Words,
+    pub(super) verdict: VerdictWord,
+    pub(super) state: Words,
+    pub(super) bytes_differing: u64,
+    pub(super) bytes_written: u64,
+    pub(super) bytes_read: u64,
+    pub(super) bytes_inherited: u64,
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
+    pub(super) seconds: f64,
+    pub(super) transport: Option<Words>,
+    pub(super) undo: Option<WireKept>,
+    pub(super) error: Option<WireFailure>,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WireKept {
+pub(super) struct WireKept {
     kind: Words,
     until_unix_ms: u64,
     bytes: u64,

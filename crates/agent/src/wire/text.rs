@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use lockstep_protocol::disturbs;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Most bytes that are kept; the rest is cut.
@@ -16,11 +17,12 @@ impl Words {
     /// Words with this text.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        let mut end = text.len().min(MAX_BYTES);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        Self(text[..end].chars().map(plain).collect())
+        Self(begin(text, MAX_BYTES).chars().map(plain).collect())
+    }
+
+    /// Their first bytes.
+    pub(crate) fn cut(&self, bytes: usize) -> Self {
+        Self(begin(&self.0, bytes).to_owned())
     }
 
     /// The text.
@@ -30,12 +32,20 @@ impl Words {
     }
 }
 
+/// No more than so many bytes, to the end of a character.
+fn begin(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 /// Newlines of a program's output become spaces: a message is one line.
 fn plain(c: char) -> char {
     match c {
         '\n' | '\t' | '\r' => ' ',
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-        c if c.is_control() => '\u{fffd}',
+        c if disturbs(c) => '\u{fffd}',
         c => c,
     }
 }
@@ -59,7 +69,11 @@ mod tests {
     #[test]
     fn a_peers_text_is_cut_and_plain() {
         assert_eq!(Words::new("a\nb\u{1b}[31mc").as_str(), "a b\u{fffd}[31mc");
-        assert_eq!(Words::new("x\u{202e}y").as_str(), "x\u{fffd}y");
+        for turns in [
+            '\u{61c}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{202e}',
+        ] {
+            assert_eq!(Words::new(&format!("x{turns}y")).as_str(), "x\u{fffd}y");
+        }
         let long = "ä".repeat(MAX_BYTES);
         assert_eq!(Words::new(&long).as_str().len(), MAX_BYTES);
         let read: Words = serde_json::from_str(&format!("\"{long}\"")).unwrap();

@@ -7,6 +7,7 @@
 mod agent;
 mod check;
 mod group;
+mod guard;
 mod hooks;
 mod keys;
 mod mistake;
@@ -76,16 +77,26 @@ pub enum FileError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Root would go by a file that others can change.
+    #[error("root does not go by {}: {what}", path.display())]
+    Exposed {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Who can change it.
+        what: String,
+        /// What to type.
+        remedy: String,
+    },
     /// It has mistakes.
     #[error(transparent)]
     Mistakes(#[from] Mistakes),
 }
 
 impl ClusterFile {
-    /// Reads a file.
+    /// Reads a file; root reads none that others can change.
     ///
     /// # Errors
-    /// If it cannot be read, and every mistake in it.
+    /// If it cannot be read or relied on, and every mistake in it.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         Ok(Self::parse(&bytes_of(path)?, path)?)
     }
@@ -123,6 +134,7 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>, FileError> {
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
+    guard::check(&file, path)?;
     file.take(MAX_FILE_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;

@@ -48,5 +48,8 @@ pub(crate) fn shown(text: &str) -> String {
     const MAX_SHOWN: usize = 80;
     let short: String = text.chars().take(MAX_SHOWN).collect();
     let cut = if short.len() < text.len() { "…" } else { "" };
-    format!("`{}{cut}`", short.replace(char::is_control, "\u{fffd}"))
+    format!(
+        "`{}{cut}`",
+        short.replace(lockstep_protocol::disturbs, "\u{fffd}")
+    )
 }

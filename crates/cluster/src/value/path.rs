@@ -39,8 +39,11 @@ impl FromStr for AbsolutePath {
                 remedy,
             ))
         };
-        if text.contains(char::is_control) {
-            return unfit("holds control characters", "write the path without them");
+        if text.contains(lockstep_protocol::disturbs) {
+            return unfit(
+                "holds control characters, or others that turn a line around",
+                "write the path without them",
+            );
         }
         if text.len() > MAX_PATH_BYTES {
             return unfit("is longer than 4095 bytes", "use a shorter path");
@@ -99,7 +102,18 @@ mod tests {
     fn a_path_that_depends_on_something_is_refused() {
         let long = format!("/{}", "x".repeat(4095));
         for bad in [
-            "", "pg.img", "./pg", "~/pg", "/", "//", "/a/../b", "/a\0", "/a\n", &long,
+            "",
+            "pg.img",
+            "./pg",
+            "~/pg",
+            "/",
+            "//",
+            "/a/../b",
+            "/a\0",
+            "/a\n",
+            "/a\u{202e}b",
+            "/a\u{200f}",
+            &long,
         ] {
             assert!(bad.parse::<AbsolutePath>().is_err(), "{bad:?}");
         }

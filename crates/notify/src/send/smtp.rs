@@ -1,24 +1,33 @@
 //! A conversation with a mail server, step by step: what a refusal means depends on the step.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lettre::Address;
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{
-    AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters,
+    AsyncSmtpConnection, AsyncTokioStream, Certificate, CertificateStore, TlsParameters,
 };
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
 use lockstep_cluster::value::{Host, MailServer};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
-use super::{CONNECT, Refusal, chain, tls};
+use super::stream::Bounded;
+use super::{Refusal, chain, tls};
 
 /// How long a server that has taken the mail may take to say good-bye.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+const NO_TLS: &str = "see whether the server's certificate is for this host, and of an authority that this machine trusts";
+const NO_SERVER: &str = "see whether the mail server runs, and whether this machine reaches it";
+
 pub(super) struct Conversation {
     connection: AsyncSmtpConnection,
+    is_encrypted: bool,
 }
 
 /// Who a mail is from and to, for the server.
@@ -48,25 +57,31 @@ impl Conversation {
             true => Trust::Verified,
             false => Trust::Anybody,
         };
-        let parameters = parameters(host.clone(), trust).await?;
-        let wrapper = server.tls.then(|| parameters.clone());
+        let stream = Bounded::connect(&host, server.address.port).await;
+        let stream = stream.map_err(|error| unreached(&error))?;
         let hello = hello();
-        let to = (host, server.address.port);
-        let mut connection =
-            AsyncSmtpConnection::connect_tokio1(to, Some(CONNECT), &hello, wrapper, None)
-                .await
-                .map_err(|error| unfit(&error))?;
-        if connection.can_starttls() {
+        let stream: Box<dyn AsyncTokioStream> = match server.tls {
+            true => encrypted(stream, &host).await?,
+            false => Box::new(stream),
+        };
+        let mut connection = AsyncSmtpConnection::connect_with_transport(stream, &hello)
+            .await
+            .map_err(|error| unfit(&error))?;
+        if !server.tls && connection.can_starttls() {
+            let parameters = parameters(host, trust).await?;
             connection
                 .starttls(parameters, &hello)
                 .await
                 .map_err(|error| unfit(&error))?;
         }
-        Ok(Self { connection })
+        Ok(Self {
+            is_encrypted: server.tls || connection.is_encrypted(),
+            connection,
+        })
     }
 
     pub(super) fn is_encrypted(&self) -> bool {
-        self.connection.is_encrypted()
+        self.is_encrypted
     }
 
     pub(super) async fn log_in(&mut self, credentials: &Credentials) -> Result<(), Refusal> {
@@ -101,6 +116,25 @@ impl Conversation {
     }
 }
 
+/// TLS from the first byte on, with the host that is meant.
+async fn encrypted(
+    stream: Bounded<TcpStream>,
+    host: &str,
+) -> Result<Box<dyn AsyncTokioStream>, Refusal> {
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_| Refusal::for_now("the mail server's name is none for TLS", NO_TLS))?;
+    let server = stream.server();
+    let connector = TlsConnector::from(Arc::new(tls::client().await?));
+    let stream = connector.connect(name, stream).await;
+    let stream = stream.map_err(|error| {
+        Refusal::for_now(
+            format!("TLS with the mail server: {}", chain(&error)),
+            NO_TLS,
+        )
+    })?;
+    Ok(Box::new(Bounded::<()>::over(stream, server)))
+}
+
 async fn parameters(host: String, trust: Trust) -> Result<TlsParameters, Refusal> {
     let mut builder = TlsParameters::builder(host)
         .certificate_store(CertificateStore::None)
@@ -132,12 +166,14 @@ fn hello() -> ClientId {
 /// corrected, and no mail is lost meanwhile.
 fn unfit(error: &Error) -> Refusal {
     let remedy = match error.is_tls() {
-        true => {
-            "see whether the server's certificate is for this host, and of an authority that this machine trusts"
-        }
-        false => "see whether the mail server runs, and whether this machine reaches it",
+        true => NO_TLS,
+        false => NO_SERVER,
     };
     Refusal::for_now(chain(error), remedy)
+}
+
+fn unreached(error: &std::io::Error) -> Refusal {
+    Refusal::for_now(format!("cannot connect: {}", chain(error)), NO_SERVER)
 }
 
 /// The mail is refused: for good with a code of 5xx.

@@ -1,5 +1,6 @@
 //! Receivers that are down, slow, or refuse: nothing is lost, nobody waits.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,27 @@ fn a_dead_server_delays_nothing_and_gets_it_later() {
     let server = Receiver::start("smtp", &scene.path("mail"), &options);
     assert_eq!(server.takes(1)[0]["headers"]["Lockstep-Id"], "late-1");
     eventually("its file goes", || sender.waiting() == 0);
+}
+
+#[test]
+fn a_mail_server_that_never_ends_its_line_is_given_up() {
+    let endless = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = endless.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = endless.accept().unwrap();
+        let mut sent = 0;
+        while let Ok(length) = stream.write(&[b'2'; 65536]) {
+            sent += length;
+        }
+        sent
+    });
+    let sent = send_now(&notify(&mail_to(port, &["a@b.c"])), &report("endless-1")).unwrap();
+    let refusal = sent[0].result.as_ref().unwrap_err();
+    assert!(refusal.what.as_str().contains("1 MiB"), "{refusal:?}");
+    assert!(!refusal.is_for_good());
+    let sent = server.join().unwrap();
+    // What the kernel holds of it is no memory of ours.
+    assert!((1 << 20..64 << 20).contains(&sent), "{sent}");
 }
 
 #[test]

@@ -1,22 +1,24 @@
 //! Which handshakes to begin: a decision about numbers alone.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use super::limits::{HANDSHAKES, HANDSHAKES_PER_NETWORK, UNPROVED_HANDSHAKES};
+use super::limits::{
+    HANDSHAKES, HANDSHAKES_PER_ADDRESS, HANDSHAKES_PER_NETWORK, UNPROVED_HANDSHAKES,
+};
 
 /// Where a handshake comes from, as far as that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// The address may be forged.
     Unproved,
-    /// Packets to an address of this network arrive.
+    /// Packets to this address arrive.
     Proved(IpAddr),
 }
 
 impl Origin {
     pub(super) fn proved(address: IpAddr) -> Self {
-        Self::Proved(network(address))
+        Self::Proved(address.to_canonical())
     }
 }
 
@@ -33,6 +35,7 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
     unproved: usize,
+    /// By address; as few as there are handshakes.
     proved: HashMap<IpAddr, usize>,
 }
 
@@ -42,27 +45,39 @@ impl Handshakes {
         match origin {
             Origin::Unproved if self.unproved >= UNPROVED_HANDSHAKES => return Verdict::Prove,
             Origin::Unproved => self.unproved += 1,
-            Origin::Proved(network) => {
-                let under_way: usize = self.proved.values().sum();
-                let of_network = self.proved.get(&network).copied().unwrap_or(0);
-                if under_way >= HANDSHAKES || of_network >= HANDSHAKES_PER_NETWORK {
-                    return Verdict::Refuse;
-                }
-                self.proved.insert(network, of_network + 1);
-            }
+            Origin::Proved(address) if self.is_full_for(address) => return Verdict::Refuse,
+            Origin::Proved(address) => *self.proved.entry(address).or_default() += 1,
         }
         Verdict::Begin
+    }
+
+    fn is_full_for(&self, address: IpAddr) -> bool {
+        let under_way: usize = self.proved.values().sum();
+        let of_address = self.proved.get(&address).copied().unwrap_or(0);
+        under_way >= HANDSHAKES
+            || of_address >= HANDSHAKES_PER_ADDRESS
+            || prefix(address)
+                .is_some_and(|prefix| self.of_network(prefix) >= HANDSHAKES_PER_NETWORK)
+    }
+
+    fn of_network(&self, network: u64) -> usize {
+        let inside = |address: &IpAddr| prefix(*address) == Some(network);
+        let counts = self.proved.iter();
+        counts
+            .filter(|(address, _)| inside(address))
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// A handshake is over, well or not.
     pub(super) fn leave(&mut self, origin: Origin) {
         match origin {
             Origin::Unproved => self.unproved = self.unproved.saturating_sub(1),
-            Origin::Proved(network) => {
-                if let Some(of_network) = self.proved.get_mut(&network) {
-                    *of_network -= 1;
-                    if *of_network == 0 {
-                        self.proved.remove(&network);
+            Origin::Proved(address) => {
+                if let Some(of_address) = self.proved.get_mut(&address) {
+                    *of_address -= 1;
+                    if *of_address == 0 {
+                        self.proved.remove(&address);
                     }
                 }
             }
@@ -70,18 +85,19 @@ impl Handshakes {
     }
 }
 
-/// One subscriber has as many IPv6 addresses as it likes, within one /64.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        address => address,
+/// The first half of an IPv6 address, which one subscriber has for itself.
+fn prefix(address: IpAddr) -> Option<u64> {
+    match address {
+        IpAddr::V6(address) => Some((address.to_bits() >> 64) as u64),
+        IpAddr::V4(_) => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        HANDSHAKES, HANDSHAKES_PER_NETWORK, Handshakes, Origin, UNPROVED_HANDSHAKES, Verdict,
+        HANDSHAKES, HANDSHAKES_PER_ADDRESS, HANDSHAKES_PER_NETWORK, Handshakes, Origin,
+        UNPROVED_HANDSHAKES, Verdict,
     };
 
     fn from(address: &str) -> Origin {
@@ -107,25 +123,32 @@ mod tests {
     }
 
     #[test]
+    fn one_address_cannot_keep_its_neighbours_out() {
+        let mut handshakes = Handshakes::default();
+        for (address, neighbour) in [("2001:db8::1", "2001:db8::2"), ("192.0.2.1", "192.0.2.2")] {
+            let begun = enter(&mut handshakes, from(address), HANDSHAKES_PER_ADDRESS);
+            assert_eq!(begun, [Verdict::Begin; HANDSHAKES_PER_ADDRESS]);
+            assert_eq!(handshakes.enter(from(address)), Verdict::Refuse);
+            assert_eq!(handshakes.enter(from(neighbour)), Verdict::Begin);
+            handshakes.leave(from(address));
+            assert_eq!(handshakes.enter(from(address)), Verdict::Begin);
+        }
+        assert_eq!(handshakes.enter(from("::ffff:192.0.2.1")), Verdict::Refuse);
+    }
+
+    #[test]
     fn one_network_cannot_keep_the_others_out() {
         let mut handshakes = Handshakes::default();
-        let begun = enter(&mut handshakes, from("2001:db8::1"), HANDSHAKES_PER_NETWORK);
-        assert_eq!(begun, [Verdict::Begin; HANDSHAKES_PER_NETWORK]);
-        assert_eq!(
-            handshakes.enter(from("2001:db8::ffff:0:0:2")),
-            Verdict::Refuse
-        );
+        for host in 0..HANDSHAKES_PER_NETWORK {
+            let one = from(&format!("2001:db8::{host:x}"));
+            assert_eq!(handshakes.enter(one), Verdict::Begin);
+        }
+        let one_more = from("2001:db8::ffff:0:0:2");
+        assert_eq!(handshakes.enter(one_more), Verdict::Refuse);
         assert_eq!(handshakes.enter(from("2001:db8:0:1::1")), Verdict::Begin);
+        assert_eq!(handshakes.enter(from("192.0.2.1")), Verdict::Begin);
         handshakes.leave(from("2001:db8::3"));
-        assert_eq!(handshakes.enter(from("2001:db8::1")), Verdict::Begin);
-        let mapped = enter(
-            &mut handshakes,
-            from("::ffff:192.0.2.1"),
-            HANDSHAKES_PER_NETWORK,
-        );
-        assert_eq!(mapped, [Verdict::Begin; HANDSHAKES_PER_NETWORK]);
-        assert_eq!(handshakes.enter(from("192.0.2.1")), Verdict::Refuse);
-        assert_eq!(handshakes.enter(from("192.0.2.2")), Verdict::Begin);
+        assert_eq!(handshakes.enter(one_more), Verdict::Begin);
     }
 
     #[test]

@@ -18,10 +18,12 @@ pub const FIRST_FRAME_LIMIT: Duration = Duration::from_secs(10);
 
 /// Handshakes with proved addresses at the same time; more are refused.
 pub const HANDSHAKES: usize = 64;
-/// Of these with one network (an IPv4 address, an IPv6 /64), so that nobody keeps the others out.
-pub(super) const HANDSHAKES_PER_NETWORK: usize = 8;
+/// Of these with one address, so that a stranger in the cluster's own network does not keep its nodes out.
+pub(super) const HANDSHAKES_PER_ADDRESS: usize = 4;
+/// Of these with one IPv6 /64: whoever has one has as many addresses as it likes.
+pub(super) const HANDSHAKES_PER_NETWORK: usize = HANDSHAKES / 2;
 /// Handshakes with addresses that are not proved; beyond them every address has to be proved with a Retry first, which
-/// leaves nothing behind here. Such addresses may be forged, so they count for nobody's network.
+/// leaves nothing behind here. Such addresses may be forged, so they count for nobody's share.
 pub(super) const UNPROVED_HANDSHAKES: usize = 16;
 /// How long a handshake may take: two lost packets in a row still fit.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);

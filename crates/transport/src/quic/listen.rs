@@ -25,6 +25,9 @@ use crate::wait::block_on_until;
 
 /// Connections that may be on their way to show a token, on each port; more are refused.
 const STRANGERS: usize = 8;
+/// Of these with addresses that may be forged: once so many wait, everybody has to prove theirs first, which keeps
+/// nothing here. So the rest of the places is left to those who can answer.
+const UNPROVED: usize = 4;
 /// How often a listener that waits looks whether it is still to wait.
 const GLANCE: Duration = Duration::from_millis(100);
 /// Bytes kept of a connection that nobody has looked at yet, and of all of them.
@@ -262,6 +265,11 @@ impl Door {
             tokio::select! {
                 incoming = endpoint.accept() => {
                     let incoming = incoming?;
+                    if strangers.len() >= UNPROVED && !incoming.remote_address_validated() {
+                        // An address that is not proved can always be asked to.
+                        drop(incoming.retry());
+                        continue;
+                    }
                     if strangers.len() >= STRANGERS {
                         incoming.refuse();
                         continue;

@@ -372,3 +372,51 @@ fn bulk_frames_never_use_up_the_window_that_control_needs() {
         );
     }
 }
+
+/// First packets of dialers that nobody answers.
+fn first_packets(keys: &Keys, count: usize) -> Vec<Vec<u8>> {
+    let sink = UdpSocket::bind((LOCALHOST, 0)).unwrap();
+    sink.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let port = sink.local_addr().unwrap().port();
+    std::thread::scope(|scope| {
+        for _ in 0..count {
+            scope.spawn(|| dial(&[port], keys.call(), SHORT).err().unwrap());
+        }
+        let mut packets = std::collections::BTreeMap::new();
+        let mut buffer = [0; 2048];
+        while packets.len() < count {
+            let length = sink.recv(&mut buffer).unwrap();
+            // A long header, then the identifier that tells one connection from another.
+            let name = buffer[6..6 + usize::from(buffer[5])].to_vec();
+            packets.entry(name).or_insert(buffer[..length].to_vec());
+        }
+        packets.into_values().collect()
+    })
+}
+
+#[test]
+fn forged_first_packets_do_not_keep_the_dialer_out() {
+    let keys = Keys::new();
+    let forged = first_packets(&keys, 16);
+    let listening = keys.listen();
+    let ports = listening.ports();
+    let mut forgers = Vec::new();
+    for packet in &forged {
+        let forger = UdpSocket::bind((LOCALHOST, 0)).unwrap();
+        forger.send_to(packet, (LOCALHOST, ports[0])).unwrap();
+        forgers.push(forger);
+    }
+    let before = Instant::now();
+    let dialer = std::thread::scope(|scope| {
+        let dialed = scope.spawn(|| dial(&ports, keys.call(), Duration::from_secs(8)));
+        let accepted = listening.accept(Instant::now() + Duration::from_secs(8));
+        let dialed = dialed.join().unwrap();
+        (dialed.map(drop), accepted.map(drop))
+    });
+    assert!(matches!(dialer, (Ok(()), Ok(()))), "{dialer:?}");
+    assert!(
+        before.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        before.elapsed()
+    );
+}

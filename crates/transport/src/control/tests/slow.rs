@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{Lab, SOON, ask, eventually, node};
 use crate::control::error::TOO_LATE;
-use crate::control::limits::{HANDSHAKES_PER_NETWORK, UNPROVED_HANDSHAKES};
+use crate::control::limits::{HANDSHAKES_PER_ADDRESS, UNPROVED_HANDSHAKES};
 use crate::control::{CallError, Connection, FIRST_FRAME_LIMIT, HANDSHAKE_LIMIT};
 use crate::quic::{ALPN, tls};
 
@@ -129,13 +129,13 @@ async fn those_who_stop_within_the_handshake_are_dropped_and_hold_up_nobody_else
     .await;
     let began = Instant::now();
     let mut sockets = Vec::new();
-    for _ in 0..HANDSHAKES_PER_NETWORK {
+    for _ in 0..HANDSHAKES_PER_ADDRESS {
         let socket = UdpSocket::bind("127.0.0.2:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         half_a_handshake(&mut by_hand, &socket).await;
         sockets.push(socket);
     }
-    let all = UNPROVED_HANDSHAKES + HANDSHAKES_PER_NETWORK;
+    let all = UNPROVED_HANDSHAKES + HANDSHAKES_PER_ADDRESS;
     eventually("they have begun", || lab.server.open_connections() >= all).await;
     // Somebody else at 127.0.0.2 would have to wait; here nobody has to.
     let before = Instant::now();
