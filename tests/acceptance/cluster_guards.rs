@@ -7,122 +7,11 @@ use super::cluster::{Cluster, agreed, probed, random};
 use super::lab::root_lab;
 use super::stand::Stand;
 
-/// Nothing was stopped, and every volume is as it was made.
-#[track_caller]
-fn assert_untouched(cluster: &Cluster) {
-    assert_eq!(cluster.hooks(), Vec::<String>::new());
-    for (node, seed) in [("db1", 1), ("db2", 2), ("db3", 3)] {
-        let image = fs::read(cluster.image(node, "pg")).unwrap();
-        assert!(image == random(seed), "{node} was written");
-    }
-}
-
-#[test]
-fn without_a_terminal_the_volume_has_to_be_named_twice() {
-    let cluster = Cluster::new();
-    let adopt = ["--adopt", "db2", "--adopt", "db3"];
-    for words in [
-        &["--yes"][..],
-        &[],
-        &["--confirm", "pg"],
-        &["--yes", "--confirm", "db2"],
-    ] {
-        let command = [&["resync", "pg"], words, &adopt].concat();
-        let refused = cluster.events(&command).exits(4);
-        assert_eq!(refused.summary()["changed"], false);
-        let hint = refused.summary()["error"]["hint"].as_str().unwrap();
-        assert!(hint.contains("--yes --confirm pg"), "{hint}");
-    }
-    assert_untouched(&cluster);
-    assert_eq!(cluster.run(&["history", "pg"]).exits(0).stdout, "");
-}
-
-#[test]
-fn unknown_names_are_all_told_at_once_before_anything_else() {
-    // No agent is on: nobody needs to be asked.
-    let cluster = Cluster::laid_out(|text| text);
-    let words = ["resync", "pgg", "db2", "db7", "--adopt", "db8", "db9"];
-    let refused = cluster.events(&words).exits(2);
-    let error = &refused.summary()["error"];
-    for name in ["pgg", "db7", "db8", "db9"] {
-        assert!(
-            error["message"].as_str().unwrap().contains(name),
-            "{name}: {error}"
-        );
-    }
-    assert!(
-        !error["message"].as_str().unwrap().contains("db2"),
-        "{error}"
-    );
-    let hint = error["hint"].as_str().unwrap();
-    assert!(
-        hint.contains("pg") && hint.contains("db1, db2, db3"),
-        "{hint}"
-    );
-    for verb in ["plan", "verify"] {
-        let refused = cluster.events(&[verb, "pgg", "db7"]).exits(2);
-        let message = refused.summary()["error"]["message"].as_str().unwrap();
-        assert!(
-            message.contains("pgg") && message.contains("db7"),
-            "{message}"
-        );
-    }
-    for verb in ["status", "history", "cancel"] {
-        let ran = cluster.run(&[verb, "pgg"]).exits(2);
-        assert!(ran.stderr.contains("pgg"), "{}", ran.stderr);
-    }
-}
-
-#[test]
-fn what_is_missing_for_a_resync_is_said() {
-    for (from, to, said) in [
-        (
-            "replicas = [\"db2\", \"db3\"]",
-            "replicas = []",
-            "has no replica",
-        ),
-        ("primary = \"db1\"\n", "", "`primary`"),
-    ] {
-        let cluster = Cluster::laid_out(|text| text.replace(from, to));
-        for words in [vec!["plan", "pg"], vec!["verify", "pg"], agreed("pg", &[])] {
-            let refused = cluster.events(&words).exits(2);
-            let mistakes = refused.of_type("mistake");
-            assert_eq!(mistakes.len(), 1, "{mistakes:?}");
-            assert!(
-                mistakes[0]["message"].as_str().unwrap().contains(said),
-                "{mistakes:?}"
-            );
-        }
-        assert_untouched(&cluster);
-    }
-    // A probe may find the only replica to be the primary.
-    let only = |text| {
-        probed(text).replace(
-            "replicas = [\"db1\", \"db2\", \"db3\"]",
-            "replicas = [\"db1\"]",
-        )
-    };
-    let cluster = Cluster::laid_out(only);
-    for (node, role) in [("db1", "primary"), ("db2", "replica"), ("db3", "replica")] {
-        cluster.role(node, role);
-    }
-    let cluster = cluster.started();
-    for words in [vec!["plan", "pg"], vec!["verify", "pg"], agreed("pg", &[])] {
-        let refused = cluster.events(&words).exits(2);
-        let message = refused.summary()["error"]["message"].as_str().unwrap();
-        assert!(
-            message.contains("has the primary `db1`, but no replica"),
-            "{message}"
-        );
-    }
-    assert_untouched(&cluster);
-}
-
 #[test]
 fn data_that_lockstep_never_wrote_is_lost_only_by_name() {
     let cluster = Cluster::new();
     cluster.resync(&[]).exits(7);
-    assert_untouched(&cluster);
+    cluster.assert_untouched();
     // One may be lost, the other not.
     let done = cluster.resync(&["--adopt", "db3"]).exits(8);
     let targets = done.summary()["targets"].as_array().unwrap();
@@ -204,7 +93,7 @@ fn who_has_no_right_is_refused() {
     );
     cluster.at("eve", &["cancel", "pg"]).exits(5);
     cluster.at("eve", &["status"]).exits(10);
-    assert_untouched(&cluster);
+    cluster.assert_untouched();
     // The node's own key, on the node itself.
     cluster.at("db1", &words).exits(0);
 }
@@ -276,7 +165,7 @@ fn a_sick_primary_is_copied_nowhere() {
         message.contains("not healthy") && message.contains("on purpose"),
         "{message}"
     );
-    assert_untouched(&cluster);
+    cluster.assert_untouched();
     // Looking is not copying.
     cluster.events(&["plan", "pg"]).exits(10);
     cluster.sign("fail-db1-health", false);
@@ -310,7 +199,7 @@ fn roles_that_are_not_clear_stop_everything() {
     let refused = cluster.resync(&adopt).exits(3);
     let message = refused.summary()["error"]["message"].as_str().unwrap();
     assert!(message.contains("db3"), "{message}");
-    assert_untouched(&cluster);
+    cluster.assert_untouched();
     cluster.restart("db3");
     cluster.resync(&adopt).exits(0);
     // Nobody has to tell the direction: it has moved.

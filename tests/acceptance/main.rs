@@ -3,9 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod cluster;
+mod cluster_consent;
 mod cluster_epochs;
 mod cluster_groups;
 mod cluster_guards;
+mod cluster_kill;
+mod cluster_layout;
 mod cluster_verbs;
 mod devices;
 mod docs;
