@@ -48,7 +48,7 @@ fn a_live_postgresql_is_copied_recovers_every_commit_and_streams_to_its_copy() {
     if postgres_lab() {
         let rounds =
             std::env::var("LOCKSTEP_POSTGRES_ROUNDS").unwrap_or_else(|_| ROUNDS.to_owned());
-        lab("postgres", &[&rounds]);
+        lab("postgres", &[rounds.as_str()]);
     }
 }
 
