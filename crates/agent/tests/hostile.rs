@@ -251,7 +251,7 @@ fn a_known_key_without_the_right_changes_nothing() {
     let scene = Scene::new();
     let undo = |who: &str| {
         let ask = Ask::Undo {
-            volume: "data".parse().unwrap(),
+            volumes: vec!["data".parse().unwrap()],
             who: Words::new("x"),
             dry_run: false,
         };
