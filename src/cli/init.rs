@@ -347,7 +347,7 @@ fn tell(place: &Place, seen: &Seen, done: &Done, context: &Context) {
             output.fail(failure, None);
             let what = match files {
                 true => "its files are installed, its service is not",
-                false => "nothing is installed there",
+                false => "its files are not in place",
             };
             output.insist(&format!("{node}: {what}"));
         }

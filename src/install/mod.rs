@@ -135,7 +135,7 @@ impl Place {
             "set -eu\numask 022\nsay() {{ printf '{MARK}%s\\n' \"$1\"; }}\nmkdir -p {dir}\n\
              new=$(mktemp -d {dir}/.init.XXXXXX)\ntrap 'rm -rf \"$new\"' EXIT\n\
              printf '%s' {cluster} >\"$new/cluster.toml\"\nprintf '%s' {agent} >\"$new/agent.toml\"\n\
-             {program} config check -c \"$new/cluster.toml\" --agent \"$new/agent.toml\" >&2\n\
+             {program} config check -q -c \"$new/cluster.toml\" --agent \"$new/agent.toml\" >/dev/null\n\
              sync \"$new/cluster.toml\" \"$new/agent.toml\" 2>/dev/null || sync\nmv -fT \"$new/agent.toml\" {dir}/agent.toml\nmv -fT \"$new/cluster.toml\" {dir}/cluster.toml\nsay files\n",
             cluster = word(&files.cluster),
             agent = word(&files.agent),

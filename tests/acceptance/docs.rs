@@ -155,9 +155,10 @@ fn with_free_ports(script: String) -> String {
     let sockets = ports.map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
     let mut script = script;
     for (port, socket) in ports.iter().zip(&sockets) {
-        let free = socket.local_addr().unwrap().port().to_string();
-        assert!(script.contains(port));
-        script = script.replace(port, &free);
+        let free = socket.local_addr().unwrap().port();
+        let named = format!(":{port}");
+        assert!(script.contains(&named));
+        script = script.replace(&named, &format!(":{free}"));
     }
     script
 }

@@ -391,7 +391,7 @@ fn init_says_what_is_half_installed() {
         .collect();
     assert_eq!(results, ["ok", "failed", "ok"]);
     assert!(
-        events.stderr.contains("db2: nothing is installed there"),
+        events.stderr.contains("db2: its files are not in place"),
         "{}",
         events.stderr
     );
