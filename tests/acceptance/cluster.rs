@@ -383,6 +383,18 @@ impl Cluster {
         }
     }
 
+    /// Services are up on whole data, and stopped on what is half written.
+    #[track_caller]
+    pub(crate) fn assert_served_if_whole(&self, node: &str) {
+        let status = self.status_of(node);
+        let (services, last) = match status["state"].as_str().unwrap() {
+            "consistent" => ("up", "check"),
+            _ => ("stopped", "stop"),
+        };
+        assert_eq!(status["services"], services, "{node}: {status}");
+        assert_eq!(self.moments(node).last().unwrap(), last, "{node}");
+    }
+
     /// A file that tells the hook something is there, or not.
     pub(crate) fn sign(&self, name: &str, there: bool) {
         match there {

@@ -161,7 +161,7 @@ impl Host {
                     unstaged: None,
                     note: None,
                 };
-                session.run(talk, entered.look.state);
+                session.run(talk, entered.look.state, &|| self.see(&config, &ask.volume));
             }
             Err(Refused { failure, promised }) => {
                 let why = &failure.message;

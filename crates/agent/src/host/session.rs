@@ -64,8 +64,9 @@ pub(super) struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Carries the call to its end. The volume is let go before the last word is said.
-    pub(super) fn run(mut self, talk: &mut dyn Talk, state: NodeState) {
+    /// Carries the call to its end. The volume is let go, and looked at anew, before the last word is
+    /// said: whoever hears that the run is over, and asks how the node is, hears of the end.
+    pub(super) fn run(mut self, talk: &mut dyn Talk, state: NodeState, look_anew: &dyn Fn()) {
         let granted = HostTell::Granted {
             state,
             device: crate::wire::Words::new(&self.device),
@@ -95,6 +96,7 @@ impl Session<'_> {
         let concluded = self.conclude(usable);
         drop(self.held);
         crash::point("host.concluded");
+        look_anew();
         // Whoever is gone finds the state in the ledger.
         let _ = say(talk, &concluded);
     }

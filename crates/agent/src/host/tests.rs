@@ -50,7 +50,7 @@ fn a_run_stops_overwrites_marks_configures_and_starts() {
         ]
     );
     assert!(lab.is_equal());
-    call.over();
+    // Known as soon as the end is told.
     let view = lab.host().view(&"data".parse().unwrap()).unwrap();
     assert_eq!(
         view.data_epoch.unwrap().get(),
@@ -58,6 +58,8 @@ fn a_run_stops_overwrites_marks_configures_and_starts() {
         "the record has the epoch"
     );
     assert_eq!(view.epoch.unwrap().get(), 5);
+    assert_eq!((view.run, view.stopped), (None, false));
+    call.over();
     assert!(view.root.is_some() && view.verified_at.is_some());
     assert!(!view.stopped && view.run.is_none());
 }
