@@ -30,8 +30,9 @@ const STATE_DIR: &str = "/var/lib/lockstep";
 /// no volume is read or written.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// [NAME=][USER@]HOST[:PORT], where PORT is the agent's (UDP); HOST `local` is this machine
-    #[arg(value_name = "NODE", required = true, num_args = 2..)]
+    // Not a doc comment: rustdoc would take the brackets for a link.
+    #[arg(value_name = "NODE", required = true, num_args = 2..,
+          help = "[NAME=][USER@]HOST[:PORT], where PORT is the agent's (UDP); HOST `local` is this machine")]
     nodes: Vec<String>,
     /// A volume, and its path on every node; NAME=NODE:PATH for one that differs; may be repeated
     #[arg(long = "volume", value_name = "NAME=PATH", required = true)]

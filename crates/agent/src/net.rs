@@ -20,10 +20,13 @@ use crate::wire::Ask;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long the other end may leave a frame untaken.
 const SEND_LIMIT: Duration = Duration::from_secs(30);
+/// How long a goodbye may take to leave.
+const PARTING: Duration = Duration::from_millis(5);
 
 /// A call, for a thread that blocks.
 pub struct NetTalk {
-    call: Call,
+    /// None once it is over.
+    call: Option<Call>,
     runtime: Handle,
 }
 
@@ -31,16 +34,22 @@ impl NetTalk {
     /// A call that the threads of this runtime carry.
     #[must_use]
     pub fn new(call: Call, runtime: Handle) -> Self {
-        Self { call, runtime }
+        Self {
+            call: Some(call),
+            runtime,
+        }
     }
 
     /// Ends the call in order: what was said arrives before its end.
     pub fn finish(mut self) {
-        if self.call.finish().is_ok() {
+        let Some(mut call) = self.call.take() else {
+            return;
+        };
+        if call.finish().is_ok() {
             // A caller that is gone has heard enough.
-            let _ = self.runtime.block_on(async {
-                tokio::time::timeout(CONNECT_LIMIT, self.call.delivered()).await
-            });
+            let _ = self
+                .runtime
+                .block_on(async { tokio::time::timeout(CONNECT_LIMIT, call.delivered()).await });
         }
     }
 }
@@ -48,7 +57,8 @@ impl NetTalk {
 impl Talk for NetTalk {
     fn send(&mut self, frame: Bytes) -> Result<(), TalkError> {
         // Whoever does not read any more must not hold this thread.
-        let sent = async { tokio::time::timeout(SEND_LIMIT, self.call.send(frame)).await };
+        let call = self.call.as_mut().ok_or_else(over)?;
+        let sent = async { tokio::time::timeout(SEND_LIMIT, call.send(frame)).await };
         match self.runtime.block_on(sent) {
             Ok(sent) => sent.map_err(|error| ended(&error)),
             Err(_) => Err(TalkError::Ended(format!(
@@ -59,13 +69,28 @@ impl Talk for NetTalk {
     }
 
     fn recv(&mut self, limit: Duration) -> Result<Bytes, TalkError> {
-        match self.runtime.block_on(self.call.recv_within(limit)) {
+        let call = self.call.as_mut().ok_or_else(over)?;
+        match self.runtime.block_on(call.recv_within(limit)) {
             Ok(Some(frame)) => Ok(frame),
             Ok(None) => Err(TalkError::Ended("the other end has finished".to_owned())),
             Err(CallError::TimedOut { .. }) => Err(TalkError::Silent(limit)),
             Err(error) => Err(ended(&error)),
         }
     }
+}
+
+/// A process that ends at once would leave its connection to the other end's patience, which is
+/// bounded: what says goodbye needs a moment.
+impl Drop for NetTalk {
+    fn drop(&mut self) {
+        if self.call.take().is_some() {
+            std::thread::sleep(PARTING);
+        }
+    }
+}
+
+fn over() -> TalkError {
+    TalkError::Ended("this end has finished".to_owned())
 }
 
 fn ended(error: &CallError) -> TalkError {
