@@ -58,7 +58,7 @@ fn a_run_stops_overwrites_marks_configures_and_starts() {
         "the record has the epoch"
     );
     assert_eq!(view.epoch.unwrap().get(), 5);
-    assert_eq!((view.run, view.stopped), (None, false));
+    assert_eq!((view.run.clone(), view.stopped), (None, false));
     call.over();
     assert!(view.root.is_some() && view.verified_at.is_some());
     assert!(!view.stopped && view.run.is_none());
