@@ -19,7 +19,13 @@ pub(crate) enum Place {
 }
 
 /// Says how a run ended: a line per target, and what to do about each failure.
-pub(crate) fn report(outcome: &Outcome, purpose: Purpose, place: Place, output: &Output) {
+pub(crate) fn report(
+    outcome: &Outcome,
+    purpose: Purpose,
+    place: Place,
+    volume: Option<&str>,
+    output: &Output,
+) {
     let say = |line: &str| match place {
         Place::Result => output.result(line),
         Place::Aside => output.say(line),
@@ -30,7 +36,7 @@ pub(crate) fn report(outcome: &Outcome, purpose: Purpose, place: Place, output: 
     match outcome.targets.as_slice() {
         [target] => {
             say_only(outcome, target, purpose, &say);
-            say_undo(target, &say);
+            say_undo(target, volume, &say);
             if let Some(failure) = own_failure(outcome, target) {
                 output.fail(failure, Some(&target.target));
             }
@@ -43,7 +49,7 @@ pub(crate) fn report(outcome: &Outcome, purpose: Purpose, place: Place, output: 
                     target.target,
                     fate(outcome, target, purpose)
                 ));
-                say_undo(target, &say);
+                say_undo(target, volume, &say);
             }
         }
     }
@@ -65,11 +71,15 @@ fn say_only(outcome: &Outcome, target: &TargetOutcome, purpose: Purpose, say: &d
 }
 
 /// How what was overwritten comes back.
-fn say_undo(target: &TargetOutcome, say: &dyn Fn(&str)) {
+/// In a cluster a target is a node, and the volume has to be named too.
+fn say_undo(target: &TargetOutcome, volume: Option<&str>, say: &dyn Fn(&str)) {
     if let Some(kept) = &target.undo {
         say(&format!(
-            "what was overwritten is kept until {}: `lockstep undo {}` brings it back",
+            "what was overwritten is kept until {}: `lockstep undo {}{}` brings it back",
             time(kept.until_unix_ms),
+            volume
+                .map(|volume| format!("{volume} "))
+                .unwrap_or_default(),
             target.target
         ));
     }

@@ -289,7 +289,13 @@ pub(super) fn tell(ended: &Ended, aim: Aim, place: Place, output: &Output) -> u8
         if ended.volumes.len() > 1 {
             output.say(&format!("volume {}:", volume.volume));
         }
-        report::report(&outcome, purpose, place, output);
+        report::report(
+            &outcome,
+            purpose,
+            place,
+            Some(volume.volume.as_str()),
+            output,
+        );
         for (target, aftermath) in outcome.targets.iter().zip(&volume.aftermath) {
             tell_aftermath(target, aftermath, output);
         }

@@ -253,7 +253,7 @@ pub(super) fn run(
 }
 
 fn tell(outcome: &Outcome, purpose: Purpose, place: Place, output: &Output) -> u8 {
-    report::report(outcome, purpose, place, output);
+    report::report(outcome, purpose, place, None, output);
     output.summary(Summary::of_run(outcome, purpose == Purpose::Compare));
     outcome.exit_code()
 }
