@@ -75,7 +75,11 @@ fn who_has_no_right_is_refused() {
         &["cancel", "pg"],
     ] {
         let ran = cluster.at("db2", words).exits(5);
-        assert!(ran.stderr.contains("node `db2` may not"), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("node `db2` has no such right"),
+            "{}",
+            ran.stderr
+        );
     }
     // An operator of other volumes.
     let file = fs::read_to_string(cluster.stand.path("cluster.toml")).unwrap();

@@ -29,8 +29,8 @@ use crate::wire::{
 /// How long what follows a first word may take to arrive.
 const REST_LIMIT: Duration = Duration::from_secs(10);
 
-/// How old the answer of a probe may be.
-const ROLE_KEPT: Duration = Duration::from_secs(1);
+/// How old the answer of a probe may be: a role that moved must be seen at once.
+const ROLE_KEPT: Duration = Duration::ZERO;
 
 /// Answers calls.
 pub(crate) struct Answerer {
