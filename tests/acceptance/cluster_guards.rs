@@ -91,7 +91,7 @@ fn who_has_no_right_is_refused() {
     cluster.hand_out("cluster.toml");
     let ran = cluster.at("eve", &words).exits(5);
     assert!(
-        ran.stderr.contains("operator `eve` may not"),
+        ran.stderr.contains("operator `eve` has no such right"),
         "{}",
         ran.stderr
     );
