@@ -162,9 +162,10 @@ mod tests {
             let (length, from) = server.recv_from(&mut buffer).unwrap();
             server.send_to(b"something else", from).unwrap();
             server.send_to(&buffer[..length], from).unwrap();
+            server
         });
         assert!(try_port(HERE, port, &[7; 32]).unwrap());
-        back.join().unwrap();
+        drop(back.join().unwrap());
         assert!(!try_port(HERE, port, &[7; 32]).unwrap(), "closed by now");
     }
 }

@@ -184,9 +184,11 @@ impl Lab {
         let primary = "a".parse().unwrap();
         let mut reached = self.net.call(&primary, &Ask::Run(ask)).unwrap();
         let deadline = Instant::now() + PATIENCE;
+        let mut volumes = Vec::new();
         loop {
             match hear(&mut *reached.talk, PATIENCE) {
-                Ok(Answer::Ended(ended)) => return Some(ended),
+                Ok(Answer::VolumeEnded(ended)) => volumes.push(*ended),
+                Ok(Answer::Ended(ended)) => return Some(Ended { volumes, ..ended }),
                 Ok(Answer::Failed(failure)) => panic!("{failure:?}"),
                 Ok(_) => assert!(Instant::now() < deadline, "a run without end"),
                 Err(TalkError::Ended(_)) => return None,

@@ -438,7 +438,7 @@ fn who_says_nothing_more_holds_up_nobody() {
     let scene = Scene::new();
     let mut stalled: Vec<NetTalk> = Vec::new();
     for _ in 0..STALLED {
-        let mut talk = scene.call("c");
+        let mut talk = scene.call("a");
         let ask = Ask::Files {
             volume: "data".parse().unwrap(),
         };
