@@ -1,6 +1,5 @@
 //! The agents of a cluster, as the command line asks them.
 
-use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,9 +188,4 @@ fn lost(primary: &NodeName, error: &TalkError) -> Failure {
         format!("the agent of {primary} was lost: {error}"),
     )
     .hint("a run that was on may go on: see `lockstep status`")
-}
-
-/// Whether somebody can be asked.
-pub(crate) fn is_attended() -> bool {
-    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }

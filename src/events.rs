@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lockstep_agent::wire::PastRun;
-use lockstep_cluster::plan::NodeState;
 use lockstep_engine::{
     Consistency, KeptBytes, Level, Notice, Outcome, TargetOutcome, TargetProgress, Verdict,
 };
@@ -108,12 +107,7 @@ impl Past {
             node: node.to_owned(),
             run: record.run.to_string(),
             epoch: record.epoch,
-            state: match record.state {
-                NodeState::Unknown => "unknown",
-                NodeState::Consistent => "consistent",
-                NodeState::Inconsistent => "inconsistent",
-                NodeState::Failed => "failed",
-            },
+            state: record.state.word(),
             source: record.source.to_string(),
             who: record.who.to_string(),
             started: time(record.started_unix_ms),

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use lockstep_agent::wire::{NodeStatus, RoleWord, VolumeStatus};
 use lockstep_cluster::ClusterFile;
 use lockstep_cluster::file::{Primary, Volume};
-use lockstep_cluster::plan::NodeState;
 use lockstep_cluster::value::NodeName;
 use serde::Serialize;
 
@@ -146,7 +145,7 @@ fn node_line(volume: &Volume, node: &NodeName, heard: &Heard, probed: &Probed) -
     NodeLine {
         node: node.to_string(),
         role,
-        state: known.map_or("unknown", |known| word(known.state)),
+        state: known.map_or("unknown", |known| known.state.word()),
         epoch: known.and_then(|known| known.epoch.map(|epoch| epoch.get())),
         root: known.and_then(|known| known.root.as_ref().map(ToString::to_string)),
         verified_at: known.and_then(|known| known.verified_unix_ms.map(time)),
@@ -160,15 +159,6 @@ fn node_line(volume: &Volume, node: &NodeName, heard: &Heard, probed: &Probed) -
             _ => "up",
         },
         why: status.and_then(|status| status.as_ref().err().cloned()),
-    }
-}
-
-fn word(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Unknown => "unknown",
-        NodeState::Consistent => "consistent",
-        NodeState::Inconsistent => "inconsistent",
-        NodeState::Failed => "failed",
     }
 }
 

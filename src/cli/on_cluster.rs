@@ -104,7 +104,6 @@ impl HowOptions {
                 Compression::Level(level) => CompressWord::Level(level),
             },
             limit_rate: self.limit_rate,
-            connections: None,
             max_seconds: self.max_duration.map(|limit| limit.as_secs().max(1)),
             delta: !self.no_delta,
             full_scan_runs: self.full_scan_runs,

@@ -16,8 +16,8 @@ use super::on_cluster::{
 };
 use super::plan;
 use super::sync::compression;
-use crate::agents::{Agents, is_attended};
-use crate::consent::{is_answered, plain};
+use crate::agents::Agents;
+use crate::consent::{is_answered, plain, somebody_is_there};
 use crate::events::Summary;
 use crate::failure::usage;
 use crate::plan_table;
@@ -255,7 +255,7 @@ fn agree(
             )),
         };
     }
-    if !is_attended() {
+    if !somebody_is_there() {
         return Err(refused(format!(
             "the secondaries of `{name}` would be overwritten, and there is no terminal to ask on"
         )));

@@ -6,7 +6,6 @@ use clap::Args;
 use lockstep_agent::reach::ask_all;
 use lockstep_agent::wire::{Answer, Ask, PastRun};
 use lockstep_cluster::file::Primary;
-use lockstep_cluster::plan::NodeState;
 use lockstep_cluster::value::NodeName;
 use lockstep_protocol::{Failure, FailureKind};
 use serde::Serialize;
@@ -192,12 +191,7 @@ pub(super) fn history(arguments: &HistoryArguments, context: &Context) -> Result
 }
 
 fn line(volume: &str, node: &NodeName, record: &PastRun) -> String {
-    let state = match record.state {
-        NodeState::Unknown => "unknown",
-        NodeState::Consistent => "consistent",
-        NodeState::Inconsistent => "inconsistent",
-        NodeState::Failed => "failed",
-    };
+    let state = record.state;
     let epoch = match record.epoch {
         0 => "ad hoc".to_owned(),
         epoch => format!("epoch {epoch}"),

@@ -7,13 +7,13 @@ use lockstep_agent::wire::{Answer, Ask, Words};
 use lockstep_cluster::plan::NodeState;
 use lockstep_cluster::value::{NodeName, VolumeName};
 use lockstep_engine::Cancel;
-use lockstep_protocol::{Failure, FailureKind, VolumeState};
+use lockstep_protocol::{Failure, FailureKind};
 
 use super::Context;
 use super::on_cluster::agents;
 use super::request::who;
-use crate::agents::{Agents, is_attended};
-use crate::consent::{is_answered, plain};
+use crate::agents::Agents;
+use crate::consent::{is_answered, plain, somebody_is_there};
 use crate::events::{Summary, TargetSummary};
 use crate::failure::usage;
 
@@ -55,9 +55,7 @@ pub(super) fn run(wanted: &Wanted<'_>, context: &Context) -> Result<u8, Failure>
     for what in &undone.what {
         context.output.result(&format!("{node}: as it was: {what}"));
     }
-    context
-        .output
-        .result(&format!("{node}: {}", word(undone.state)));
+    context.output.result(&format!("{node}: {}", undone.state));
     let mut target = undone.summary(&node);
     let mut summary = Summary {
         changed: true,
@@ -87,21 +85,11 @@ struct Undone {
 impl Undone {
     fn summary(&self, node: &NodeName) -> TargetSummary {
         TargetSummary {
-            state: word(self.state),
+            state: self.state.word(),
             bytes_written: self.bytes,
             ..TargetSummary::named(node.to_string())
         }
     }
-}
-
-fn word(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Unknown => VolumeState::Unknown,
-        NodeState::Consistent => VolumeState::Consistent,
-        NodeState::Inconsistent => VolumeState::Inconsistent,
-        NodeState::Failed => VolumeState::Failed,
-    }
-    .word()
 }
 
 fn ask(
@@ -149,7 +137,7 @@ fn agree(wanted: &Wanted<'_>, offers: &[Words], context: &Context) -> Result<(),
         let message = format!("`{name}` on `{}` would be overwritten{why}", wanted.node);
         Failure::new(FailureKind::NotConfirmed, message).hint("give --yes to agree beforehand")
     };
-    if !is_attended() {
+    if !somebody_is_there() {
         return Err(refused(", and there is no terminal to ask on"));
     }
     let mut question = format!(

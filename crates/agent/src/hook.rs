@@ -48,7 +48,7 @@ impl About<'_> {
             ("RUN", text(self.run.map(|(run, _)| run.to_string()))),
             ("EPOCH", text(self.run.map(|(_, epoch)| epoch.to_string()))),
             ("MOMENT", moment.into()),
-            ("STATE", state_word(self.state).into()),
+            ("STATE", self.state.word().into()),
         ]
         .map(|(name, value): (&str, OsString)| (format!("LOCKSTEP_{name}"), value))
         .to_vec()
@@ -93,17 +93,6 @@ impl About<'_> {
             .answer(&Until(&|| false))
             .map_err(|failure| failure.to_string())?;
         role_from_output(&output)
-    }
-}
-
-/// The state in one word.
-#[must_use]
-pub fn state_word(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Unknown => "unknown",
-        NodeState::Consistent => "consistent",
-        NodeState::Inconsistent => "inconsistent",
-        NodeState::Failed => "failed",
     }
 }
 

@@ -305,7 +305,6 @@ fn terms() -> RunTerms {
         verify_full: false,
         compress: CompressWord::Off,
         limit_rate: None,
-        connections: None,
         max_seconds: None,
         delta: false,
         full_scan_runs: nothing,

@@ -10,6 +10,7 @@ use super::permit::may_read;
 use super::serve::Serving;
 use super::{Host, ground_of, serve_options};
 use crate::config::Config;
+use crate::primary::snapshot_choice;
 use crate::talk::{Talk, TalkError, hear, say};
 use crate::wire::{CompareAsk, Hex32, HostBid, HostTell, ServeTerms, WireFailure, Words};
 
@@ -156,12 +157,8 @@ fn snapshot_run(run: &RunName) -> String {
 
 /// How this node's volume is frozen: as it would be if the node were primary.
 fn choice(word: &SnapshotWord) -> Option<SnapshotChoice> {
-    match word.as_str() {
-        "auto" => Some(SnapshotChoice::Auto),
-        "exclusive" | "none" => None,
-        word => Some(match word.strip_prefix("exec:") {
-            Some(program) => SnapshotChoice::Program(program.into()),
-            None => SnapshotChoice::Provider(word.to_owned()),
-        }),
+    match snapshot_choice(word) {
+        SnapshotChoice::Exclusive | SnapshotChoice::None => None,
+        choice => Some(choice),
     }
 }

@@ -45,7 +45,7 @@ mod view;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use lockstep_cluster::claim::{Claim, Epoch, Refusal};
 use lockstep_cluster::file::{Group, Primary, Volume};
@@ -521,14 +521,6 @@ fn refusal(why: Refusal) -> Refused {
         failure: Failure::new(kind, why.to_string()).hint(hint),
         promised,
     }
-}
-
-/// Milliseconds since the Unix epoch.
-fn now_unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }
 
 #[cfg(test)]

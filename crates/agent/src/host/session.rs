@@ -270,8 +270,8 @@ impl Session<'_> {
     fn new_note(&self) -> Result<Note, Failure> {
         let services = &self.services;
         let (was_down, stopped_unix_ms) = match services.notes().read(self.ask.id) {
-            Found::Nothing => (false, super::now_unix_ms()),
-            Found::Damaged => (true, super::now_unix_ms()),
+            Found::Nothing => (false, crate::primary::now()),
+            Found::Damaged => (true, crate::primary::now()),
             Found::Whole(earlier) => {
                 let fate = services.fate(&earlier, false);
                 (!matches!(fate, Ok(Fate::Restart)), earlier.stopped_unix_ms)

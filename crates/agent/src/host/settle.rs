@@ -213,7 +213,7 @@ impl<'a> Services<'a> {
         started?;
         let removed = self.notes().remove(note.id);
         if has_run {
-            let since = super::now_unix_ms().saturating_sub(note.stopped_unix_ms);
+            let since = crate::primary::now().saturating_sub(note.stopped_unix_ms);
             settled.downtime_seconds = Some(since as f64 / 1000.0);
         }
         removed.map_err(|error| {

@@ -241,7 +241,7 @@ impl Member<'_> {
             run,
             epoch: epoch.or(Epoch::new(1)).ok_or_else(defect)?,
             primary: services.config.node.clone(),
-            stopped_unix_ms: super::now_unix_ms(),
+            stopped_unix_ms: crate::primary::now(),
             group,
             was_down: services.notes().read(self.volume.id) != Found::Nothing,
             serving: false,

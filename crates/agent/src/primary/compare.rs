@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lockstep_cluster::file::Volume;
 use lockstep_cluster::plan::{
-    ChangeLimit, FileDifference, Frozen, NodeFacts, NodeState, Ownership, Plan, Root,
+    ChangeLimit, FileDifference, Frozen, NodeFacts, Ownership, Plan, Root,
 };
 use lockstep_cluster::value::NodeName;
 use lockstep_engine::{Outcome, Purpose, TargetOutcome, Verdict, run};
@@ -13,6 +13,7 @@ use lockstep_protocol::{Failure, FailureKind};
 
 use super::part::{Opened, Part};
 use super::rates::{Measured, rate};
+use super::resync::{stale_plan, without_part};
 use super::tell::{Seen, Teller};
 use super::{Driven, files, now, resync};
 use crate::reach::{ask_once, out_of_turn, said_by, tell, unheard};
@@ -53,20 +54,17 @@ impl Driven {
 
     /// A plan that says something else than what would be done now is not carried out.
     pub(super) fn refuse_stale_plans(&self) -> Result<(), Failure> {
-        let stale = |what: String| {
-            Failure::new(FailureKind::Guard, format!("the plan is stale: {what}"))
-                .hint("make a new plan and look at it again")
-        };
         for volume in &self.job.volumes {
             let planned = self.job.plans.iter().find(|plan| plan.id == volume.id);
-            let planned = planned.ok_or_else(|| stale(format!("it has no `{}`", volume.name)))?;
+            let planned =
+                planned.ok_or_else(|| stale_plan(&format!("it has no `{}`", volume.name)))?;
             let compared = self.compare_volume(volume)?;
             let fresh = self.plan(volume, &compared)?;
             let differences = planned.stale_against(&fresh);
             if !differences.is_empty() {
                 let differences: Vec<String> =
                     differences.iter().map(ToString::to_string).collect();
-                return Err(stale(differences.join("; ")));
+                return Err(stale_plan(&differences.join("; ")));
             }
         }
         Ok(())
@@ -123,7 +121,7 @@ impl Driven {
             };
             outcome.targets.push(target.unwrap_or_else(|| {
                 let failure = part.as_ref().err().cloned();
-                unreached(&self.job.targets[number], failure)
+                without_part(&self.job.targets[number], failure)
             }));
         }
         outcome.verdict = verdict(&outcome.targets);
@@ -260,24 +258,6 @@ fn tellable(ended: VolumeEnded) -> Result<VolumeEnded, Failure> {
     );
     Err(Failure::new(FailureKind::Preflight, message)
         .hint("plan for single secondaries, or resync without a plan: that has no such limit"))
-}
-
-fn unreached(node: &NodeName, failure: Option<Failure>) -> TargetOutcome {
-    TargetOutcome {
-        target: node.to_string(),
-        verdict: Verdict::Failed,
-        state: resync::state(NodeState::Unknown),
-        bytes_differing: 0,
-        bytes_written: 0,
-        bytes_read: 0,
-        bytes_inherited: 0,
-        bytes_sent: 0,
-        bytes_received: 0,
-        elapsed: Duration::ZERO,
-        transport: None,
-        undo: None,
-        error: failure,
-    }
 }
 
 /// Failures first: what could not be compared is not known to be equal.

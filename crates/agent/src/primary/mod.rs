@@ -41,6 +41,7 @@ pub use authority::Caller;
 pub use job::{Job, own_role, roles};
 pub(crate) use owed::thaw_owed;
 pub use runs::{Live, Runs};
+pub(crate) use terms::snapshot_choice;
 
 use crate::config::Current;
 use crate::crash;

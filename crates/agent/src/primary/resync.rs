@@ -790,14 +790,28 @@ fn whole(mut outcome: Outcome, numbers: &[usize], slots: &[Slot]) -> Outcome {
     outcome
 }
 
-fn stale_plan(what: &str) -> Failure {
+pub(super) fn stale_plan(what: &str) -> Failure {
     Failure::new(FailureKind::Guard, format!("the plan is stale: {what}"))
         .hint("make a new plan and look at it again")
 }
 
 fn left_out(slot: &Slot) -> TargetOutcome {
+    let why = slot.failure.clone().or_else(|| {
+        slot.is_out.then(|| {
+            let what = format!(
+                "{}: left as it was, for another volume of its group is not good",
+                slot.node
+            );
+            Failure::new(FailureKind::Interrupted, what)
+        })
+    });
+    without_part(&slot.node, why)
+}
+
+/// The outcome of a secondary that had no part in a run.
+pub(super) fn without_part(node: &NodeName, why: Option<Failure>) -> TargetOutcome {
     TargetOutcome {
-        target: slot.node.to_string(),
+        target: node.to_string(),
         verdict: Verdict::Failed,
         state: VolumeState::Unknown,
         bytes_differing: 0,
@@ -809,15 +823,7 @@ fn left_out(slot: &Slot) -> TargetOutcome {
         elapsed: Duration::ZERO,
         transport: None,
         undo: None,
-        error: slot.failure.clone().or_else(|| {
-            slot.is_out.then(|| {
-                let what = format!(
-                    "{}: left as it was, for another volume of its group is not good",
-                    slot.node
-                );
-                Failure::new(FailureKind::Interrupted, what)
-            })
-        }),
+        error: why,
     }
 }
 

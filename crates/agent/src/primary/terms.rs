@@ -49,7 +49,7 @@ impl RunTerms {
 }
 
 /// `snapshot` of the cluster file.
-pub(super) fn snapshot_choice(word: &SnapshotWord) -> SnapshotChoice {
+pub(crate) fn snapshot_choice(word: &SnapshotWord) -> SnapshotChoice {
     match word.as_str() {
         "auto" => SnapshotChoice::Auto,
         "exclusive" => SnapshotChoice::Exclusive,

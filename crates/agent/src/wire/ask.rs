@@ -136,8 +136,6 @@ pub struct RunTerms {
     pub compress: CompressWord,
     /// Bytes a second on the link.
     pub limit_rate: Option<u64>,
-    /// Connections for each secondary's data.
-    pub connections: Option<u32>,
     /// Gives up after so many seconds.
     pub max_seconds: Option<u64>,
     /// Whether a snapshot's word for what did not change is believed.

@@ -41,7 +41,7 @@ pub use host::{
     CompareAsk, FileBytes, Hex32, HookReport, HostBid, HostTell, ServeTerms, ServingAt, UndoWord,
     WireFailure, WriteAsk,
 };
-pub use run::{Far, Told, WireOutcome, target_names};
+pub use run::{Far, Told, WireOutcome};
 pub use text::Words;
 
 /// The only version of what is said, so far.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use lockstep_cluster::value::NodeName;
 use lockstep_engine::{
     Consistency, KeptBytes, Level, Notice, Outcome, Phase, SourceCounts, TargetOutcome,
     TargetProgress, Verdict,
@@ -531,10 +530,4 @@ impl WireKept {
             bytes: self.bytes,
         }
     }
-}
-
-/// The node names of targets, as the engine calls them.
-#[must_use]
-pub fn target_names(targets: &[NodeName]) -> Vec<String> {
-    targets.iter().map(ToString::to_string).collect()
 }

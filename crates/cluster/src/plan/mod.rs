@@ -321,14 +321,22 @@ fn services(volume: &Volume) -> Vec<Service> {
     on_secondaries.into_iter().filter_map(service).collect()
 }
 
-impl fmt::Display for NodeState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl NodeState {
+    /// The state in one word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
             Self::Unknown => "unknown",
             Self::Consistent => "consistent",
             Self::Inconsistent => "inconsistent",
             Self::Failed => "failed",
-        })
+        }
+    }
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }
 
