@@ -60,7 +60,8 @@
 //! **Finishing**: 1. flush the log; 2. record `whole`, with the log's exact length.
 //!
 //! **Restoring**: 1. take the lock, read the whole log from the medium; 2. record `restoring`, with the
-//! log's exact length; 3. put back; 4. flush the volume; 5. prove; 6. remove.
+//! log's exact length; 3. put back; 4. flush the volume; 5. prove, and write that down
+//! where the next one looks; 6. remove.
 //!
 //! # Rules for every opening
 //!

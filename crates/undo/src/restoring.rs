@@ -31,8 +31,8 @@ impl Restoring {
         self.log.as_ref()
     }
 
-    /// The volume is again what it was, proven: the undo has done its work and is removed, durably. A
-    /// snapshot that the record names has to be released before.
+    /// The volume is again what it was, proven, and whoever looks finds that written down: the undo has
+    /// done its work and is removed, durably. A snapshot that the record names has to be released before.
     ///
     /// # Errors
     /// [`UndoError`]; the undo may still be there, and can be restored or released again.

@@ -14,12 +14,14 @@
 //! 6. Its old size; its old bytes; flush.
 //! 7. Hash all of it from the medium; it must have the root that it had before the run. If nobody knew
 //!    that root, every byte that was put back is compared, or the clone is hashed too.
-//! 8. Seal; remove the image, then the undo.
-//! 9. `consistent`, if the ledger's record before the run says so of exactly this root and size, by a
-//!    proof that read all of it; otherwise the ledger stays at `inconsistent`, for nobody has proved
-//!    what these bytes are.
+//! 8. Seal; `consistent`, if the ledger's record before the run says so of exactly this root and size,
+//!    by a proof that read all of it; otherwise the ledger stays at `inconsistent`, for nobody has
+//!    proved what these bytes are.
+//! 9. Remove the image, then the undo.
 //!
-//! Killed at any point, the same command begins again at 1 and ends with the same bytes.
+//! Killed at any point, the same command begins again at 1 and ends with the same bytes and the same
+//! state. After 8 it finds by the ledger that all is done, and only does 9: what was written since
+//! must not be taken back.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -124,6 +126,11 @@ fn served(link: &Link, options: &RollbackOptions) -> Result<Option<RolledBack>, 
         Wish::Look => {
             let found = Found::of(options)?.unexpired()?;
             let target = found.open(options, Purpose::Look)?;
+            if let Standing::Consistent(newest) = standing_of(options, &found.key, &target)
+                && found.is_spent(&[newest])
+            {
+                return Err(no_undo(&found.path, &Unusable::Missing));
+            }
             offered(link, found.offer(options, &target))?;
             Ok(None)
         }
@@ -213,6 +220,23 @@ impl Found {
         }
     }
 
+    /// Whether a rollback put everything back, by the ledger's word, and was killed before it let go
+    /// of the undo. The name of a run comes only once.
+    fn is_spent(&self, history: &[LedgerRecord]) -> bool {
+        let of_it = format!("{UNDO_OF}{}", self.record.run);
+        self.record.state == UndoState::Restoring
+            && (history.iter())
+                .any(|record| record.source == of_it && record.state == State::Consistent)
+    }
+
+    /// To be called by whoever holds the claim.
+    fn release(&self, options: &RollbackOptions) -> Result<(), Failure> {
+        let (_, key, stores) = places(options)?;
+        stores
+            .release(key.as_str())
+            .map_err(|error| undo_failed(&error))
+    }
+
     /// A rollback lets go of its image only when all is back; killed right then, it leaves a record
     /// of which nothing can come any more. To be called by whoever holds the claim.
     fn forget_if_spent(&self, description: &[u8]) {
@@ -284,10 +308,6 @@ impl Found {
     }
 
     fn offer(&self, options: &RollbackOptions, target: &Target) -> Rollback {
-        let standing = target.identity().map(|identity| {
-            let identity = LedgerIdentity::new(identity.durable_text());
-            peek(&options.state_dir, &self.key, &identity)
-        });
         Rollback {
             kind: kind_of(&self.record.kept).word().to_owned(),
             run: self.record.run.clone(),
@@ -299,9 +319,7 @@ impl Found {
                 PreRunRoot::Known(root) => Some(root.to_string()),
                 PreRunRoot::NotYet | PreRunRoot::Never => None,
             },
-            state: standing
-                .map_or("unknown", |standing| standing.word())
-                .to_owned(),
+            state: standing_of(options, &self.key, target).word().to_owned(),
         }
     }
 
@@ -345,6 +363,16 @@ impl Found {
     }
 }
 
+/// By the ledger's word, without a lock.
+fn standing_of(options: &RollbackOptions, key: &VolumeKey, target: &Target) -> Standing {
+    let Some(identity) = target.identity() else {
+        let why = "it has no identity".to_owned();
+        return Standing::Unknown { why };
+    };
+    let identity = LedgerIdentity::new(identity.durable_text());
+    peek(&options.state_dir, key, &identity)
+}
+
 fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Failure> {
     let found = &Found::to_restore(options)?;
     let ledger = Ledger::open(&options.state_dir).map_err(|error| ledger_failed(&error))?;
@@ -365,6 +393,10 @@ fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Fa
     let history = ledger
         .history(&found.key)
         .map_err(|error| ledger_failed(&error))?;
+    if found.is_spent(&history) {
+        found.release(options)?;
+        return Err(no_undo(&found.path, &Unusable::Missing));
+    }
     let before = found.before(&history);
     let target = found.open(options, Purpose::Restore)?;
     // At once if it takes no reading: nobody is asked in vain.
@@ -400,13 +432,7 @@ fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Fa
     // for nothing.
     let was_written = target.other_writers() == OtherWriters::Somebody;
     let before = before.filter(|_| !was_written);
-    if let Kept::Image(description) = &restoring.record().kept
-        && let Err(why) = image::release(description)
-    {
-        tracing::warn!("the image stays: {why}");
-    }
     let size = found.record.size;
-    restoring.finish().map_err(|error| undo_failed(&error))?;
     let identity = LedgerIdentity::new(identity.durable_text());
     let state = marked(
         overwriting,
@@ -416,6 +442,7 @@ fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Fa
         size,
         bytes_written,
     )?;
+    let_go(restoring);
     tell(&link.sender, state);
     Ok(RolledBack {
         root: Some(root.to_string()),
@@ -423,6 +450,18 @@ fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Fa
         state: state.word().to_owned(),
         bytes_written,
     })
+}
+
+/// What stays is found spent by whoever comes next, and removed.
+fn let_go(restoring: Restoring) {
+    if let Kept::Image(description) = &restoring.record().kept
+        && let Err(why) = image::release(description)
+    {
+        tracing::warn!("the image stays: {why}");
+    }
+    if let Err(error) = restoring.finish() {
+        tracing::warn!("the record of the undo stays: {}", sentence(&error));
+    }
 }
 
 fn tell(sender: &LinkSender, state: VolumeState) {

@@ -96,9 +96,13 @@ impl Lab {
     }
 
     fn overwriting(&self, run: &str) -> lockstep_ledger::Overwriting {
+        self.overwriting_from(run, "a")
+    }
+
+    fn overwriting_from(&self, run: &str, source: &str) -> lockstep_ledger::Overwriting {
         let facts = RunFacts {
             run: run.to_owned(),
-            source: "a".to_owned(),
+            source: source.to_owned(),
             who: "test".to_owned(),
             started_unix_ms: 1,
             epoch: 0,
@@ -305,6 +309,37 @@ fn an_undo_that_made_way_for_another_is_not_taken_for_it() {
     lab.keeping(FIRST).finish(LATER).unwrap();
     let other = found.is_still_there(&lab.options()).unwrap_err();
     assert_eq!(other.kind, FailureKind::Busy);
+}
+
+/// All is back and proved, and the undo is still there: a kill at the end of a rollback.
+#[test]
+fn an_undo_that_has_done_its_work_is_not_laid_over_what_came_after() {
+    let lab = Lab::new();
+    lab.second_run(ProofLevel::Full, true);
+    let identity = lasting(&identify(&lab.path()).unwrap().durable_text());
+    let restoring = lab
+        .store()
+        .restore(lab.key().as_str(), &identity, "rollback");
+    drop(restoring.unwrap());
+    lab.write(0, &lab.before);
+    let root = *lab.root().as_bytes();
+    let size = lab.before.len() as u64;
+    let proof = Proof::new(root, root, size, ProofLevel::Full).unwrap();
+    lab.overwriting_from("rollback", &format!("{UNDO_OF}{SECOND}"))
+        .consistent(lab.identity(), proof, 0, 2)
+        .unwrap();
+    lab.write(0, b"somebody uses it");
+    let contents = lab.contents();
+    for wish in [Wish::Look, Wish::Restore] {
+        let connect = Box::new(LocalRollback(lab.options()));
+        let failure = ask_rollback(connect, wish, &Agreeing(&|| ())).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Guard);
+        assert!(failure.message.contains("cannot be brought back"));
+    }
+    assert!(lab.contents() == contents, "it was written");
+    let standing = lab.ledger().history(&lab.key()).unwrap();
+    assert_eq!(standing[0].run, "rollback");
+    lab.store().look(lab.key().as_str()).unwrap_err();
 }
 
 #[test]
