@@ -13,8 +13,11 @@ use jsonschema::Validator;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The program under test.
-pub(crate) const LOCKSTEP: &str = env!("CARGO_BIN_EXE_lockstep");
+/// The program under test: the one that these tests are built with, or another, such as a release.
+pub(crate) const LOCKSTEP: &str = match option_env!("LOCKSTEP_TEST_PROGRAM") {
+    Some(program) => program,
+    None => env!("CARGO_BIN_EXE_lockstep"),
+};
 /// Nothing here takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
