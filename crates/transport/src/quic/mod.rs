@@ -16,6 +16,7 @@
 //! Until the token has been accepted, a connection admits one stream and a window of a few kilobytes.
 
 mod admit;
+mod batch;
 pub(crate) mod carrier;
 mod control;
 mod dial;
