@@ -23,6 +23,7 @@ mod dial;
 pub(crate) mod key;
 mod listen;
 pub(crate) mod options;
+mod rate;
 pub(crate) mod route;
 pub(crate) mod socket;
 pub(crate) mod tls;
