@@ -46,7 +46,16 @@ pub(crate) struct Reach {
     shell: Vec<String>,
     program: String,
     transport: TransportChoice,
-    connections: Option<usize>,
+    over_quic: OverQuic,
+}
+
+/// What was asked for of the way over QUIC.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OverQuic {
+    /// How many connections carry data.
+    pub(crate) connections: Option<usize>,
+    /// Bytes a second that the link is known to carry.
+    pub(crate) rate: Option<u64>,
 }
 
 /// One target on another machine.
@@ -227,7 +236,7 @@ impl Reach {
         shell: &str,
         program: &str,
         transport: TransportChoice,
-        connections: Option<usize>,
+        over_quic: OverQuic,
     ) -> Result<Reach, Failure> {
         let shell = rsh::split(shell).map_err(|error| {
             usage(error.to_string()).hint("name a command as for rsync, such as -e 'ssh -p 2222'")
@@ -239,7 +248,7 @@ impl Reach {
             shell,
             program: program.to_owned(),
             transport,
-            connections,
+            over_quic,
         })
     }
 
@@ -256,7 +265,8 @@ impl Reach {
     fn quic(&self) -> QuicOptions {
         let default = QuicOptions::default();
         QuicOptions {
-            connections: self.connections.unwrap_or(default.connections),
+            connections: self.over_quic.connections.unwrap_or(default.connections),
+            rate: self.over_quic.rate,
             ..default
         }
     }
@@ -420,7 +430,7 @@ fn unhex(text: &str) -> Result<PathBuf, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Errand, Job, KeepBase, Reach, Reuse, TransportChoice};
+    use super::{Errand, Job, KeepBase, OverQuic, Reach, Reuse, TransportChoice};
     use crate::target::Target;
     use lockstep_engine::{UndoMode, UndoPolicy};
     use proptest::prelude::{any, prop_assert_eq, proptest};
@@ -431,8 +441,13 @@ mod tests {
 
     #[test]
     fn the_far_side_is_started_as_rsync_starts_its_own() {
-        let reach =
-            Reach::new("ssh -p 2222", "/opt/lockstep", TransportChoice::Auto, None).unwrap();
+        let reach = Reach::new(
+            "ssh -p 2222",
+            "/opt/lockstep",
+            TransportChoice::Auto,
+            OverQuic::default(),
+        )
+        .unwrap();
         let Ok(Target::Remote(remote)) = Target::parse(OsStr::new("me@[::1]:/x")) else {
             panic!("a remote target");
         };

@@ -22,7 +22,7 @@ use crate::listener::{Listener, RangeList};
 use crate::output::Output;
 use crate::place;
 use crate::progress::{Choice, Progress};
-use crate::remote::{self, Reach, RemoteTarget, TransportChoice};
+use crate::remote::{self, OverQuic, Reach, RemoteTarget, TransportChoice};
 use crate::report::{self, Place};
 use crate::signals::{self, Reaction};
 use crate::target::Target;
@@ -66,6 +66,10 @@ pub(super) struct RunOptions {
     #[arg(long, value_name = "N", env = "LOCKSTEP_CONNECTIONS",
           value_parser = clap::value_parser!(u64).range(1..=MAX_CONNECTIONS))]
     connections: Option<u64>,
+    /// Bytes a second that the link to each target is known to carry, such as 25MB/s: as much is kept
+    /// under way, whatever gets lost. For long or lossy links; the default shares them fairly
+    #[arg(long, value_name = "RATE", env = "LOCKSTEP_RATE", value_parser = units::parse_rate)]
+    rate: Option<u64>,
     /// How the source is frozen: auto (the best there is), reflink, btrfs, lvm, zfs, exec:PROG,
     /// exclusive (nobody may write it meanwhile), none (take what is there)
     #[arg(
@@ -264,8 +268,11 @@ impl RunOptions {
             &self.rsh,
             &self.remote_path,
             self.transport,
-            self.connections
-                .and_then(|connections| usize::try_from(connections).ok()),
+            OverQuic {
+                connections: (self.connections)
+                    .and_then(|connections| usize::try_from(connections).ok()),
+                rate: self.rate,
+            },
         )
     }
 

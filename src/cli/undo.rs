@@ -22,7 +22,7 @@ use crate::events::{
 use crate::failure::usage;
 use crate::output::Output;
 use crate::place;
-use crate::remote::{Job, Reach, RemoteTarget, TransportChoice};
+use crate::remote::{Job, OverQuic, Reach, RemoteTarget, TransportChoice};
 use crate::signals::{self, Reaction};
 use crate::target::Target;
 use crate::units;
@@ -153,7 +153,12 @@ impl Arguments {
             Target::Local(path) => Box::new(LocalRollback(self.local(path, context)?)),
             Target::Remote(remote) => Box::new(RemoteTarget {
                 remote,
-                reach: Reach::new(&self.rsh, &self.remote_path, self.transport, None)?,
+                reach: Reach::new(
+                    &self.rsh,
+                    &self.remote_path,
+                    self.transport,
+                    OverQuic::default(),
+                )?,
                 state_dir: context.state_dir.clone(),
                 who: who(),
                 memory: lockstep_engine::DEFAULT_MEMORY,

@@ -16,12 +16,14 @@
 //! Until the token has been accepted, a connection admits one stream and a window of a few kilobytes.
 
 mod admit;
+mod batch;
 pub(crate) mod carrier;
 mod control;
 mod dial;
 pub(crate) mod key;
 mod listen;
 pub(crate) mod options;
+mod rate;
 pub(crate) mod route;
 pub(crate) mod socket;
 pub(crate) mod tls;

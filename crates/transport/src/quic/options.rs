@@ -6,6 +6,7 @@ use std::time::Duration;
 use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 
 use super::carrier::Load;
+use super::rate::TargetRate;
 use super::route::PathMtu;
 use crate::MAX_BULK_FRAME;
 
@@ -38,6 +39,9 @@ pub struct QuicOptions {
     pub idle_timeout: Duration,
     /// How long this end stays silent at most.
     pub keep_alive: Duration,
+    /// Bytes a second that the way to the other end carries, if somebody knows: this end sends as much over all data
+    /// connections, whatever gets lost. Otherwise it finds out, and takes what is lost for a sign of too much.
+    pub rate: Option<u64>,
 }
 
 /// How the size of UDP payloads is found.
@@ -57,6 +61,7 @@ impl Default for QuicOptions {
             window_bytes: 64 << 20,
             idle_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(5),
+            rate: None,
         }
     }
 }
@@ -74,6 +79,7 @@ impl QuicOptions {
                 .idle_timeout
                 .clamp(Duration::from_millis(100), MAX_IDLE_TIMEOUT),
             keep_alive: self.keep_alive.max(Duration::from_millis(20)),
+            rate: self.rate,
         }
     }
 
@@ -123,6 +129,11 @@ impl QuicOptions {
             .datagram_receive_buffer_size(None)
             .max_idle_timeout(IdleTimeout::try_from(self.idle_timeout).ok())
             .keep_alive_interval(Some(self.keep_alive));
+        if let Some(rate) = self.rate {
+            let connections = u64::try_from(self.connections).unwrap_or(1);
+            let bytes_per_second = rate / connections;
+            config.congestion_controller_factory(Arc::new(TargetRate { bytes_per_second }));
+        }
         mtu.apply(&mut config);
         Arc::new(config)
     }

@@ -4,14 +4,16 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use rustix::net::sockopt::{set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::Notify;
 
+use super::batch::{Batch, Offered};
 use super::route::MAX_PAYLOAD;
 use crate::meter::Counters;
 
@@ -82,34 +84,100 @@ fn warn_once(receive: usize, send: usize) {
     });
 }
 
-/// A socket that counts its bytes and keeps batches below what one send can take.
+/// A socket that counts its bytes and makes batches what one send can take, no more and no less.
 ///
 /// quinn builds batches of up to ten segments without looking at their total, and above 64 KiB the kernel's
-/// `EMSGSIZE` is taken for a success: without the clamp every full batch vanishes at a payload above 6550 bytes.
+/// `EMSGSIZE` is taken for a success: without the clamp every full batch vanishes at a payload above 6550 bytes. With
+/// smaller payloads ten are few, so that what follows at once goes along ([`Batch`]).
 #[derive(Debug)]
 pub(crate) struct MeteredSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     counters: Arc<Counters>,
     max_segments: AtomicUsize,
+    batch: Mutex<Batch>,
+    /// Somebody has to send the batch if nothing follows.
+    held: Arc<Notify>,
 }
 
 impl MeteredSocket {
     /// Wraps `socket` for the current tokio runtime, with the clamp for the largest payload.
     pub(crate) fn new(socket: UdpSocket, counters: Arc<Counters>) -> io::Result<Arc<Self>> {
         let inner = TokioRuntime.wrap_udp_socket(socket)?;
-        let socket = Self {
+        let held = Arc::new(Notify::new());
+        let socket = Arc::new(Self {
             inner,
             counters,
             max_segments: AtomicUsize::new(1),
-        };
+            batch: Mutex::default(),
+            held: Arc::clone(&held),
+        });
         socket.clamp_to(MAX_PAYLOAD);
-        Ok(Arc::new(socket))
+        tokio::spawn(send_what_is_held(Arc::downgrade(&socket), held));
+        Ok(socket)
     }
 
     /// Clamps batches for packets of at most `payload` bytes.
     pub(crate) fn clamp_to(&self, payload: u16) {
         let fitting = (MAX_BATCH / usize::from(payload.max(1))).max(1);
         self.max_segments.store(fitting, Ordering::Relaxed);
+    }
+
+    fn batch(&self) -> MutexGuard<'_, Batch> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.inner.try_send(transmit)?;
+        self.counters.add_sent(transmit.contents.len());
+        Ok(())
+    }
+
+    /// Sends what is held; it stays held if the socket is full.
+    fn flush(&self, batch: &mut Batch) -> io::Result<()> {
+        let sent = batch.held().map_or(Ok(()), |held| self.send(&held));
+        if !matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            batch.clear();
+        }
+        sent
+    }
+}
+
+/// Sends what nothing followed. Whoever filled the batch gets one more turn before.
+async fn send_what_is_held(socket: Weak<MeteredSocket>, held: Arc<Notify>) {
+    loop {
+        held.notified().await;
+        let mut is_second = false;
+        std::future::poll_fn(|context| match std::mem::replace(&mut is_second, true) {
+            true => Poll::Ready(()),
+            false => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        })
+        .await;
+        let Some(socket) = socket.upgrade() else {
+            return;
+        };
+        let mut writable = Arc::clone(&socket.inner).create_io_poller();
+        loop {
+            let sent = socket.flush(&mut socket.batch());
+            if !matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                // A socket that fails for good says so to the next one who sends.
+                break;
+            }
+            if std::future::poll_fn(|context| writable.as_mut().poll_writable(context))
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for MeteredSocket {
+    fn drop(&mut self) {
+        self.held.notify_one();
     }
 }
 
@@ -119,9 +187,30 @@ impl AsyncUdpSocket for MeteredSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner.try_send(transmit)?;
-        self.counters.add_sent(transmit.contents.len());
-        Ok(())
+        let batch = &mut self.batch();
+        let max_segments = self.max_transmit_segments();
+        let mut offered = batch.offer(transmit, max_segments);
+        if offered == Offered::Unlike {
+            self.flush(batch)?;
+            offered = batch.offer(transmit, max_segments);
+        }
+        match offered {
+            Offered::Alone | Offered::Unlike => self.send(transmit),
+            Offered::Held { is_first } => {
+                if is_first {
+                    self.held.notify_one();
+                }
+                Ok(())
+            }
+            // It was taken; a socket that is full gets it later.
+            Offered::Full => match self.flush(batch) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.held.notify_one();
+                    Ok(())
+                }
+                sent => sent,
+            },
+        }
     }
 
     fn poll_recv(

@@ -153,6 +153,8 @@ impl NearHello {
             window_bytes: u64::from_le_bytes(take(&mut rest, "window")?),
             idle_timeout: duration(take(&mut rest, "idle timeout")?),
             keep_alive: duration(take(&mut rest, "keep-alive")?),
+            // What this side sends is little.
+            rate: None,
         };
         if rest.len() > MAX_PAYLOAD {
             return Err(HelloError::Field("payload"));

@@ -16,6 +16,7 @@ fn hello() -> NearHello {
             window_bytes: 32 << 20,
             idle_timeout: Duration::from_millis(1234),
             keep_alive: Duration::from_millis(200),
+            rate: None,
         },
         payload: (0..=255).collect(),
     }
