@@ -80,7 +80,7 @@ def sparse(data, size):
 def counted(folder, primary):
     """The volume, with what differs in it; counting takes a while, so it is kept."""
     replica, kept = folder / "replica.img", folder / "counts.json"
-    if not kept.exists() or kept.stat().st_mtime < replica.stat().st_mtime:
+    if not is_counted(kept, replica):
         counting = subprocess.run(
             [str(TOOLS / "differing"), str(primary), str(replica)], stdout=subprocess.PIPE, text=True
         )
@@ -89,6 +89,13 @@ def counted(folder, primary):
         counts = json.loads(counting.stdout) | {"packed_bytes": packed_bytes(primary, replica)}
         kept.write_text(json.dumps(counts) + "\n")
     return Volume(folder.name, primary, replica, json.loads(kept.read_text()))
+
+
+def is_counted(kept, replica):
+    if not kept.exists() or kept.stat().st_mtime < replica.stat().st_mtime:
+        return False
+    # What could not be packed then can be now.
+    return json.loads(kept.read_text())["packed_bytes"] is not None or not shutil.which("zstd")
 
 
 def change_pages(path, percent):
