@@ -1,16 +1,14 @@
 """The tools that are compared: one class each, with the cases it can do."""
 
 import contextlib
-import importlib.util
 import json
 import re
 import secrets
 import shlex
-import sys
 
 from .lab import CASES, free_port
 from .measure import Command, measure
-from .system import Missing, ToolFailed, require
+from .system import Missing, SourceChanged, ToolFailed, require
 
 COPYING = ("differing", "empty")
 
@@ -44,9 +42,13 @@ class Tool:
         """Prepares the case, runs the tool, checks the targets; returns (Measured, details)."""
         if self.needs_targets:
             self.lab.prepare(case)
+        before = self.lab.primary.stat().st_mtime_ns
         with self.serving(case) as waits_for:
             commands = [self._near(command) for command in self.commands(case)]
             measured = measure(commands, self.lab, waits_for or ())
+        # A tool that writes the wrong way round would spoil every later run.
+        if self.lab.primary.stat().st_mtime_ns != before:
+            raise SourceChanged(f"{self.key} wrote to {self.lab.primary}: remove {self.lab.primary.parent}")
         if self.changes_targets:
             self.lab.check()
         return measured, self.details(measured.stdout)
@@ -317,23 +319,3 @@ class Diskrsync(Tool):
         flags = shlex.join(self.lab.ssh.split()[1:])
         destination = f"{self.lab.place.fars[number].address}:{self.lab.targets[number]}"
         return ["diskrsync", "--no-compress", f"--ssh-flags={flags}", str(self.lab.primary), destination]
-
-
-class Blocksync(Tool):
-    """Its way to another machine needs a second library; between two files it shows what it can do at best."""
-
-    title = "blocksync (PyPI), between two local files"
-    key = "blocksync"
-    cases = ("differing", "identical")
-
-    def set_up(self):
-        if not importlib.util.find_spec("blocksync"):
-            raise Missing("blocksync is missing (pip install blocksync)")
-
-    def command(self, case, number):
-        script = (
-            "import sys; from blocksync import local_to_local\n"
-            "manager, _ = local_to_local(sys.argv[1], sys.argv[2], block_size=1 << 20, workers=2)\n"
-            "manager.wait_sync()"
-        )
-        return [sys.executable, "-c", script, str(self.lab.primary), str(self.lab.targets[number])]

@@ -21,7 +21,6 @@ TOOLS = {
         peers.Bdsync,
         peers.Diskrsync,
         peers.Rdiff,
-        peers.Blocksync,
         peers.Nbdcopy,
         peers.NbdcopyTls,
         peers.QemuImg,

@@ -18,6 +18,10 @@ class Missing(ToolFailed):
     """What a line needs is not on this machine: it is left out, and the reason told."""
 
 
+class SourceChanged(Exception):
+    """A tool wrote to the volume that it was to read: nothing more can be measured with it."""
+
+
 def require(program, package=None):
     if not shutil.which(program):
         raise Missing(f"{program} is missing (package {package or program})")

@@ -1,13 +1,17 @@
 """Tests of what a comparison concludes: `cd tools && python3 -m unittest comparison.tests`."""
 
+import contextlib
 import json
 import os
 import pathlib
 import tempfile
 import unittest
 
-from . import plots, report, scenarios, targets, volumes
+from . import peers, plots, report, scenarios, targets, volumes
+from .lab import Lab
+from .place import Loopback
 from .results import Results
+from .system import SourceChanged, ToolFailed
 
 PAGE = volumes.PAGE
 FIGURES = {
@@ -134,6 +138,55 @@ class Volumes(unittest.TestCase):
                 file.seek(33 << 20)
                 file.write(b"x")
             self.assertEqual(volumes.same_data(self.left, self.right), written == self.right)
+
+
+class Shell(peers.Tool):
+    """A tool that is one line of shell: $0 is the primary, $1 the target."""
+
+    key, line = "shell", "true"
+
+    def command(self, case, number):
+        return ["sh", "-c", self.line, str(self.lab.primary), str(self.lab.targets[number])]
+
+
+class Runs(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        work = pathlib.Path(folder.name)
+        primary, replica = work / "primary.img", work / "replica.img"
+        primary.write_bytes(os.urandom(1 << 20)), replica.write_bytes(bytes(1 << 20))
+        volume = volumes.Volume("small", primary, replica, {})
+        self.lab = Lab(volume, work, False, Loopback(2), None, 60, contextlib.ExitStack())
+
+    def run_line(self, line):
+        tool = Shell(self.lab)
+        tool.line = line
+        return tool.run("differing")[0]
+
+    def test_every_target_is_compared_after_a_run(self):
+        measured = self.run_line('cp "$0" "$1"')
+        self.assertGreater(measured.seconds, 0)
+        with self.assertRaisesRegex(ToolFailed, "target-1.img"):
+            self.run_line('case $1 in *0.img) cp "$0" "$1";; esac')
+
+    def test_a_run_that_fails_or_takes_too_long_is_no_measurement(self):
+        with self.assertRaisesRegex(ToolFailed, "exit 3: so there"):
+            self.run_line('cp "$0" "$1"; echo so there >&2; exit 3')
+        self.lab.limit_seconds = 0.2
+        with self.assertRaisesRegex(ToolFailed, "too long"):
+            self.run_line("exec sleep 60")
+
+    def test_a_tool_that_writes_to_its_source_stops_everything(self):
+        with self.assertRaises(SourceChanged):
+            self.run_line('cp "$1" "$0"')
+
+    def test_processor_time_and_memory_of_children_count(self):
+        spinning = "python3 -c 'import time; x = bytearray(64 << 20)\nwhile time.process_time() < 0.4: pass'"
+        measured = self.run_line(f'{spinning}; cp "$0" "$1"')
+        self.assertGreaterEqual(measured.near_cpu_seconds, 0.4)
+        self.assertGreater(measured.near_anon_bytes, 64 << 20)
+        self.assertEqual(measured.far_cpu_seconds, 0)
 
 
 if __name__ == "__main__":
