@@ -58,9 +58,6 @@ class Lab:
     def primary(self):
         return self.volume.primary
 
-    def far_roots(self):
-        return self.servers
-
     def prepare(self, case):
         """Puts the targets and the page cache into the case's state."""
         for target in self.targets:
@@ -74,6 +71,8 @@ class Lab:
         drop_caches() if self.cold else self._warm()
 
     def _warm(self):
+        if not self.volume.replica:
+            return  # holes without end would push everything else out
         for path in [self.primary, *self.targets]:
             if allocated_bytes(path):
                 read_whole(path)

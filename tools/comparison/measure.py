@@ -64,7 +64,7 @@ def measure(commands, lab, waits_for=()):
         running = [
             start(command, out, err, files) for command, out, err in zip(commands, outputs, errors)
         ]
-        memory = PeakMemory([process.pid for process in running], lab.far_roots())
+        memory = PeakMemory([process.pid for process in running], lab.servers)
         memory.start()
         try:
             wait_for(running, waits_for, begun + lab.limit_seconds)
@@ -75,7 +75,7 @@ def measure(commands, lab, waits_for=()):
             if process.returncode != 0:
                 said = (written(err) or written(out)).strip()[-300:]
                 raise ToolFailed(f"{program(process)}: exit {process.returncode}: {said}")
-        wait_until_quiet(lab.far_roots())
+        wait_until_quiet(lab.servers)
         spent = Counters.now(lab).since(before) | bytes_since(wire, lab.place.wire_bytes())
         begun = time.monotonic()
         for target in lab.targets:
@@ -133,7 +133,7 @@ class Counters:
         own = resource.getrusage(resource.RUSAGE_CHILDREN)
         return Counters(
             near_cpu_seconds=own.ru_utime + own.ru_stime,
-            far_cpu_seconds=sum(spent_by(pid) for pids in lab.far_roots() for pid in pids),
+            far_cpu_seconds=sum(spent_by(pid) for pids in lab.servers for pid in pids),
             machine_cpu_seconds=machine_busy_seconds(),
             disk_read_bytes=disk_read_bytes(lab.work),
         )
