@@ -3,6 +3,7 @@
 import os
 import pathlib
 import platform
+import re
 import shutil
 import subprocess
 
@@ -86,9 +87,10 @@ def processor():
     return platform.machine()
 
 
-def first_line(argv):
-    """What a program says first of itself, in at most three words; nothing if it is not there."""
+def version(argv):
+    """What a program calls itself, up to its number; nothing if it is not there."""
     if not shutil.which(argv[0]):
         return ""
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    return " ".join((done.stdout or done.stderr).split("\n", 1)[0].split()[:3])
+    found = re.match(r".*?\d+\.[\w.]+", (done.stdout or done.stderr).split("\n", 1)[0])
+    return " ".join(found[0].split()) if found else ""

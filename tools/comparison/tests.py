@@ -68,6 +68,8 @@ class Targets(unittest.TestCase):
         self.assertEqual(state(results(times), "our time without").state, "met")
         times["ssh-alone", "identical"] = [0.1]
         self.assertEqual(state(results(times), "our time without").state, "missed")
+        times["ssh-alone", "identical"] = [1.4]
+        self.assertEqual(state(results(times), "our time without").state, "not measured")
 
     def test_what_was_not_measured_is_neither_met_nor_missed(self):
         verdict = state(results({("lockstep", "differing"): [1]}), "rsync delta / ours")
