@@ -86,12 +86,13 @@ class Scale:
     targets: tuple = (1, 2, 4, 8)
     links: tuple = (1, 8)
     wan_size: str = "1G"
+    wan_limit_seconds: int = 900
     sparse_size: str = "1T"
     seconds: str = "60"
     rounds: int = 5
 
 
-QUICK = Scale("256M", ("256M", "512M"), (0.1, 10), (1, 2), (1, 2), "256M", "8G", "10", 2)
+QUICK = Scale("256M", ("256M", "512M"), (0.1, 10), (1, 2), (1, 2), "256M", 120, "8G", "10", 2)
 
 
 def all_scenarios(scale):
@@ -115,7 +116,7 @@ def all_scenarios(scale):
         *(replace(slow, name=f"links-{count}", targets=count) for count in scale.links),
         replace(
             slow, name="wan", group="wan", size=scale.wan_size, delay_ms=WAN_DELAY_MS, lost_of_1000=WAN_LOST_OF_1000,
-            limit_seconds=900, cases=("differing", "empty"), tools=("lockstep", "rsync-whole", "rsync-ssh-whole", "tls"),
+            limit_seconds=scale.wan_limit_seconds, cases=("differing", "empty"), tools=("lockstep", "rsync-whole", "rsync-ssh-whole", "tls"),
         ),
         Scenario("sparse", "sparse", scale.sparse_size, ("lockstep",), ("empty",), is_sparse=True, rounds=1),
     ]
