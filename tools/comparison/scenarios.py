@@ -68,6 +68,13 @@ class Scenario:
             return changed(data, self.size, seconds, self.percent)
         return database(data, self.size, seconds)
 
+    def folders(self):
+        """Of the data, what `volume` makes or needs."""
+        if self.is_sparse:
+            return {f"sparse-{self.size}"}
+        own = {f"db-{self.size}"}
+        return own if self.percent is None else own | {f"db-{self.size}-{self.percent:g}%"}
+
     def lab(self, volume, work, programs, stack):
         if self.in_namespaces:
             place = Wires(self, programs.slow_wire, stack)

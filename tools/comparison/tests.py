@@ -151,6 +151,23 @@ class Shell(peers.Tool):
         return ["sh", "-c", self.line, str(self.lab.primary), str(self.lab.targets[number])]
 
 
+class Scenarios(unittest.TestCase):
+    def test_each_says_which_folders_its_volume_is_in(self):
+        with tempfile.TemporaryDirectory() as folder:
+            data = pathlib.Path(folder)
+            (data / "db-4M").mkdir()
+            for name in ("primary.img", "replica.img"):
+                (data / "db-4M" / name).write_bytes(os.urandom(4 << 20))
+            for scenario in (
+                scenarios.Scenario("s", "s", "4M", ()),
+                scenarios.Scenario("s", "s", "4M", (), percent=0.5),
+                scenarios.Scenario("s", "s", "128M", (), is_sparse=True),
+            ):
+                volume = scenario.volume(data, "1")
+                self.assertEqual({volume.name} - scenario.folders(), set())
+                self.assertEqual({volume.primary.parent.name} - scenario.folders(), set())
+
+
 class Runs(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
