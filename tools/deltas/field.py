@@ -7,7 +7,7 @@ import re
 import struct
 import subprocess
 
-from comparison.lab import ToolFailed, require, run_quietly
+from comparison.system import ToolFailed, require, run_quietly
 
 PAGE = 4096
 STRETCH = 1 << 20  # data comes in stretches of this length

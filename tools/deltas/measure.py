@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 
-from comparison.lab import ToolFailed, end, read_whole
+from comparison.system import ToolFailed, end, read_whole
 
 WRITER_BREATH_SECONDS = 0.0002
 

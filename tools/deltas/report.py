@@ -4,7 +4,8 @@ import os
 import platform
 import time
 
-from comparison.report import mega, processor, table
+from comparison.report import mega, table
+from comparison.system import processor
 
 SECTION = "deltas"
 HEADER = (

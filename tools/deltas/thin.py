@@ -6,7 +6,7 @@ import random
 import subprocess
 import tempfile
 
-from comparison.lab import ToolFailed
+from comparison.system import ToolFailed
 
 from .field import PAGE, Layout
 from .measure import figures, tell

@@ -55,6 +55,8 @@ pub use request::{
 pub use snapshots::{
     ListedSnapshot, SnapshotUse, list_snapshots, release_snapshot, volumes_with_bases,
 };
+#[doc(hidden)]
+pub use source::MeasuredPacker;
 pub use source::run;
 pub use target::{ServeOptions, Served, serve};
 pub use together::{TakenSnapshot, TakenTogether, Together};

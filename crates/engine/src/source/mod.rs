@@ -7,12 +7,15 @@ mod drive;
 mod feed;
 mod frozen;
 mod hold;
+mod measured;
 mod reliance;
 mod room;
 mod ship;
 mod summary;
 mod target;
 mod throttle;
+
+pub use self::measured::MeasuredPacker;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
