@@ -13,6 +13,7 @@
 //! | --- | --- |
 //! | `config` | the files that count now |
 //! | `talk`, `wire` | a call, and what is said over it |
+//! | `net`, `lines` | calls over the network, and the connections that they share |
 //! | `hook` | a volume's hooks and its probe |
 //! | `align` | configuration files that are to be the primary's |
 //! | `checkup`, `echo` | whether a node is fit for its part, and reaches the others |
@@ -33,6 +34,7 @@ pub mod daemon;
 mod echo;
 pub mod hook;
 pub mod host;
+mod lines;
 pub mod net;
 mod once;
 pub mod primary;

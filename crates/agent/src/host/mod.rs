@@ -47,7 +47,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use lockstep_cluster::claim::{Claim, Epoch, Refusal};
+use lockstep_cluster::claim::{Claim, Epoch, Refusal, RunName};
 use lockstep_cluster::file::{Group, Primary, Volume};
 use lockstep_cluster::plan::NodeState;
 use lockstep_cluster::roles::Role;
@@ -199,7 +199,7 @@ impl Host {
         self.refuse_a_primary(config, volume, path, &ground)?;
         self.refuse_another_primary(volume, caller, config)?;
         // A newer run takes the place of the one that it fences, and a group has one.
-        let slot = match seat.holder().is_some() || (ask.group && !ask.hooks) {
+        let slot = match seat.holder().is_some() || (ask.group && self.has_part(&ask.run, caller)) {
             true => None,
             false => Some(Self::slot(&self.served, config)?),
         };
@@ -243,6 +243,13 @@ impl Host {
         let seat = Seat::restore(ground, role)?;
         seats.insert(volume.id, Arc::clone(&seat));
         Ok(seat)
+    }
+
+    /// Whether a run of that node has another volume here already.
+    fn has_part(&self, run: &RunName, caller: &NodeName) -> bool {
+        let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holders = seats.values().filter_map(|seat| seat.holder());
+        holders.any(|claim| claim.run == *run && claim.source == *caller)
     }
 
     /// Room for one more run or comparison, if `agent.toml` has it.

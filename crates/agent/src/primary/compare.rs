@@ -138,7 +138,8 @@ impl Driven {
             id: volume.id,
             run: self.live.run.clone(),
         });
-        match Part::opened(node, self.reach().call(node, &ask)?)? {
+        let reached = self.reach().call_in(&self.live.run, node, &ask)?;
+        match Part::opened(node, reached)? {
             Opened::Granted(part) => Ok(Arc::new(part)),
             Opened::Refused(failure, _) => Err(failure),
         }

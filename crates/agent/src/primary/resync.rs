@@ -130,7 +130,7 @@ impl Driven {
             });
             let reached = self
                 .reach()
-                .call(node, &ask)
+                .call_in(&self.live.run, node, &ask)
                 .map_err(|failure| (failure, None))?;
             match Part::opened(node, reached).map_err(|failure| (failure, None))? {
                 Opened::Granted(part) => parts.push(Arc::new(part)),
