@@ -109,9 +109,13 @@ fn ask(
             state,
             bytes,
             hooks,
+            hooks_left_out,
             what,
             failure,
         } => {
+            if hooks_left_out > 0 {
+                tracing::warn!(%node, "{hooks_left_out} more hooks ran, of which nothing is told");
+            }
             for hook in &hooks {
                 if let Some(error) = &hook.error {
                     tracing::warn!(%node, "{} failed: {error}", hook.moment);

@@ -19,11 +19,11 @@ use crate::config::{Config, Current};
 use crate::echo::Echoes;
 use crate::host::{Host, VolumeView};
 use crate::once::Once;
-use crate::primary::{Caller, Primary, now};
+use crate::primary::{Caller, Primary, now, too_long_a_plan};
 use crate::talk::{Talk, hear, say};
 use crate::wire::{
     Answer, Ask, FileStates, NodeStatus, PastRun, RoleWord, VERSION, VolumeFacts, VolumeStatus,
-    Words, read,
+    Words, fits, read,
 };
 
 /// How long what follows a first word may take to arrive.
@@ -199,9 +199,13 @@ fn differing(talk: &mut dyn Talk, volume: &Volume) -> Result<Answer, Failure> {
         )
     })?;
     let own = align::states(&volume.files)?;
-    Ok(Answer::Differing {
-        files: differences(&wanted, &own),
-    })
+    let files = differences(&wanted, &own);
+    let count = files.len();
+    let answer = Answer::Differing { files };
+    match fits(&answer) {
+        true => Ok(answer),
+        false => Err(too_long_a_plan(count)),
+    }
 }
 
 fn view_status(view: VolumeView) -> VolumeStatus {

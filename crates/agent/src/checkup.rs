@@ -97,13 +97,15 @@ fn checkup(config: &Config, status: NodeStatus, reach: &dyn Reach) -> Checkup {
             });
         }
     }
-    Checkup {
+    let checkup = Checkup {
         status,
         findings,
+        findings_left_out: 0,
         places,
         state_dir_free,
         peers: peers(config, reach),
-    }
+    };
+    checkup.fitted()
 }
 
 fn state_dir(config: &Config) -> Option<Finding> {

@@ -177,17 +177,20 @@ impl Session<'_> {
         if states.len() > align::MAX_FILES {
             let why = format!("the primary has more than {} files", align::MAX_FILES);
             self.unstaged = Some(guard(why, "name fewer folders in `files`"));
-            return HostTell::Differing { files: Vec::new() };
+            return HostTell::differing(Vec::new());
         }
         match align::states(&self.services.volume.files) {
             Ok(own) => self.differing = differences(states, &own),
             // Nothing can be sent then; it is said with `Staged`, and in the end.
             Err(failure) => self.unstaged = Some(failure),
         }
-        HostTell::Differing {
-            files: self.differing.clone(),
+        let tell = HostTell::differing(self.differing.iter().map(|it| it.path.clone()).collect());
+        if let HostTell::Differing { left_out: 1.., .. } = tell {
+            let why = "more configuration files differ than can be told";
+            self.unstaged = Some(guard(why.to_owned(), "name fewer folders in `files`"));
         }
     }
+        tell
 
     /// Only what was said to differ, as it was said, and once.
     fn take_file(&mut self, talk: &mut dyn Talk, announced: &FileBytes) -> Result<(), Broken> {
@@ -392,13 +395,13 @@ impl Session<'_> {
         if settled.failure.is_none() {
             settled.failure = self.unstaged.take();
         }
-        HostTell::Concluded {
-            state: self.state(),
-            files: settled.files,
-            hooks: settled.hooks,
-            downtime_seconds: settled.downtime_seconds,
-            failure: settled.failure.as_ref().map(WireFailure::from),
-        }
+        HostTell::concluded(
+            self.state(),
+            settled.files,
+            settled.hooks,
+            settled.downtime_seconds,
+            settled.failure.as_ref().map(WireFailure::from),
+        )
     }
 
     fn settled(&mut self, usable: bool) -> Settled {

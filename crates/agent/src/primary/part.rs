@@ -140,12 +140,13 @@ impl Part {
         match self.bid(&HostBid::Conclude { usable }, limit)? {
             HostTell::Concluded {
                 files,
+                files_left_out,
                 hooks,
                 downtime_seconds,
                 failure,
                 state: _,
             } => {
-                aftermath.placed(files);
+                aftermath.placed(files, files_left_out);
                 aftermath.ran(hooks);
                 aftermath.downtime_seconds = downtime_seconds;
                 failure.map_or(Ok(()), |failure| Err(said_by(&self.node, failure.into())))

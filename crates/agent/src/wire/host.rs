@@ -5,11 +5,12 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use lockstep_cluster::claim::{Epoch, RunName};
-use lockstep_cluster::plan::{FileDifference, FileState, NodeState};
+use lockstep_cluster::plan::{FileState, NodeState};
 use lockstep_cluster::value::{AbsolutePath, VolumeId, VolumeName};
 use lockstep_protocol::{Failure, FailureKind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::fit;
 use super::text::Words;
 
 /// A run wants to write a volume: the first word of the call that lasts as long as its part there.
@@ -176,8 +177,10 @@ pub enum HostTell {
     },
     /// Files that are not as the primary's.
     Differing {
-        /// Which, by path.
-        files: Vec<FileDifference>,
+        /// Which, in their order.
+        files: Vec<AbsolutePath>,
+        /// How many more there are: then none of them can be sent.
+        left_out: u64,
     },
     /// All files are there, or why not.
     Staged {
@@ -206,8 +209,10 @@ pub enum HostTell {
     Concluded {
         /// What the ledger says now.
         state: NodeState,
-        /// Files that were put in place.
+        /// Files that were put in place; the first of them.
         files: Vec<AbsolutePath>,
+        /// How many more there were.
+        files_left_out: u64,
         /// What ran, in order.
         hooks: Vec<HookReport>,
         /// How long the services were down; none if they were not stopped, or are down still.
@@ -215,6 +220,35 @@ pub enum HostTell {
         /// What did not work: the data is as `state` says all the same.
         failure: Option<WireFailure>,
     },
+}
+
+impl HostTell {
+    /// `Differing`, with as many as one frame holds.
+    pub(crate) fn differing(files: Vec<AbsolutePath>) -> Self {
+        let (files, left_out) = fit::first(files);
+        Self::Differing { files, left_out }
+    }
+
+    /// `Concluded`, with as much as one frame holds.
+    pub(crate) fn concluded(
+        state: NodeState,
+        files: Vec<AbsolutePath>,
+        hooks: Vec<HookReport>,
+        downtime_seconds: Option<f64>,
+        failure: Option<WireFailure>,
+    ) -> Self {
+        let (files, files_left_out) = fit::named(files);
+        // A volume has few moments; nothing is left out of them.
+        let (hooks, _) = fit::first(hooks);
+        Self::Concluded {
+            state,
+            files,
+            files_left_out,
+            hooks,
+            downtime_seconds,
+            failure,
+        }
+    }
 }
 
 /// How a hook ended.
