@@ -99,6 +99,7 @@ impl Agent {
             .map_err(|error| failed("no threads", error))?;
         let listen = listen_address(&config)?;
         let current = Current::new(config);
+        crate::hook::end_leftovers(&current.get().state_dir);
         let host = Arc::new(Host::new(current.clone()));
         host.recover();
         thaw_owed(&current.get());
@@ -255,7 +256,6 @@ fn release_expired(config: &Config) {
     }
 }
 
-/// One call that is being answered.
 /// Whose call it is.
 #[derive(Clone, Copy)]
 struct Who {
@@ -309,6 +309,7 @@ impl Calls {
     }
 }
 
+/// One call that is being answered.
 struct Counted {
     ending: Arc<Ending>,
     who: Who,

@@ -11,6 +11,7 @@ use crate::error::{Needed, QuiesceError, Refusal};
 use crate::freezer::{Freezer, stop_if_cancelled};
 use crate::hook::{Hook, HookEnd, HookFailure};
 use crate::journal::{Entry, Journal};
+use crate::leftover::HookLog;
 use crate::level::Level;
 use crate::point::MountPoint;
 use crate::progress::{Progress, Step, Unattended};
@@ -167,7 +168,7 @@ impl Quiesce {
             progress.step(Step::Hook(&hook.name));
             stop_if_cancelled(progress)?;
             begun.push(hook.name.clone());
-            hook.run(progress).map_err(|failure| match failure.end {
+            (hook.run_noted(self.log(hook), progress)).map_err(|failure| match failure.end {
                 HookEnd::Cancelled => QuiesceError::Cancelled,
                 _ => failure.into(),
             })?;
@@ -184,7 +185,7 @@ impl Quiesce {
         let mut result = Ok(());
         for hook in self.after.iter().filter(|hook| self.is_owed(hook, begun)) {
             progress.step(Step::Hook(&hook.name));
-            let run = hook.run(&Unattended);
+            let run = hook.run_noted(self.log(hook), &Unattended);
             match (&result, run) {
                 (Ok(()), run) => result = run,
                 (Err(_), Err(failure)) => tracing::error!("{failure}"),
@@ -198,6 +199,13 @@ impl Quiesce {
         let is_same = |name: &String| *name == after.name;
         begun.iter().any(is_same) || !self.before.iter().map(|hook| &hook.name).any(is_same)
     }
+    fn log<'a>(&'a self, hook: &'a Hook) -> HookLog<'a> {
+        HookLog {
+            state_dir: &self.state_dir,
+            of: &hook.name,
+        }
+    }
+
 
     fn frozen<T>(
         &self,

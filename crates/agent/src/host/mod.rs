@@ -351,6 +351,7 @@ impl Host {
             primary: None,
             run: None,
             state: NodeState::Unknown,
+            state_dir: &config.state_dir,
         };
         about.probe(argv).or_else(
             |why| match note::Notes::at(&config.state_dir).read(volume.id) {

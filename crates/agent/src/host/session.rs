@@ -19,6 +19,7 @@ use super::settle::{Services, Settled};
 use super::turn::{Bid, Turn};
 use crate::align::{self, Incoming, Staged};
 use crate::crash;
+use crate::hook::refuse_beside_another;
 use crate::talk::{Talk, TalkError, hear, say};
 use crate::wire::{FileBytes, HostBid, HostTell, ServeTerms, UndoWord, WireFailure, WriteAsk};
 
@@ -189,8 +190,8 @@ impl Session<'_> {
             let why = "more configuration files differ than can be told";
             self.unstaged = Some(guard(why.to_owned(), "name fewer folders in `files`"));
         }
-    }
         tell
+    }
 
     /// Only what was said to differ, as it was said, and once.
     fn take_file(&mut self, talk: &mut dyn Talk, announced: &FileBytes) -> Result<(), Broken> {
@@ -339,6 +340,10 @@ impl Session<'_> {
     fn open(&mut self, terms: &ServeTerms) -> Result<(Serving, crate::wire::ServingAt), Failure> {
         // The service that a probe asks is down by now.
         self.still_may(false)?;
+        refuse_beside_another(
+            &self.services.config.state_dir,
+            self.services.volume.name.as_str(),
+        )?;
         let device = self.services.ground.look()?.device;
         if device != self.device {
             let why = format!("it is {device}, and {} was promised", self.device);

@@ -67,6 +67,7 @@ impl<'a> Services<'a> {
             primary: Some(primary),
             run: Some(run),
             state: state.unwrap_or(lockstep_cluster::plan::NodeState::Unknown),
+            state_dir: &self.config.state_dir,
         };
         about.run(moment, is_cancelled)
     }

@@ -234,6 +234,7 @@ impl Job {
                 primary: Some(&self.config.node),
                 run: None,
                 state: NodeState::Unknown,
+                state_dir: &self.config.state_dir,
             };
             let report = about.run(Moment::Health, &|| false);
             if let Some(error) = report.and_then(|report| report.error) {
@@ -324,6 +325,7 @@ pub fn own_role(config: &Config, volume: &Volume) -> Option<Probed> {
         run: None,
         state: NodeState::Unknown,
     };
+        state_dir: &config.state_dir,
     Some(about.probe(argv))
 }
 
