@@ -5,7 +5,7 @@ use std::process::Command;
 use super::cluster::{Cluster, SIZE, agreed};
 use super::judge::same;
 use super::lab::{Disk, Mount, root_lab};
-use super::stand::{Stand, sparse};
+use super::stand::{Running, Stand, sparse};
 
 /// A cluster with the group `all` of the volumes `pg` and `wal`, whose primary can be snapshotted.
 struct Grouped {
@@ -117,6 +117,10 @@ fn the_volumes_of_a_group_are_frozen_and_served_together() {
             ["stop", "configure", "start", "check"]
         );
     }
+    // On the primary once for both, too, and told what every hook is.
+    let mut held = cluster.hooks();
+    held.retain(|line| line.starts_with("db1 "));
+    assert_eq!(held, ["db1 freeze unknown 1 pg", "db1 thaw unknown 1 pg"]);
     assert_eq!(
         cluster.run(&["status"]).exits(0).stdout.lines().next(),
         Some("OK")
@@ -127,6 +131,26 @@ fn the_volumes_of_a_group_are_frozen_and_served_together() {
     let alone = cluster.events(&agreed("wal", &[])).exits(7);
     let error = &alone.summary()["error"];
     assert!(error["hint"].as_str().unwrap().contains("all"), "{error}");
+}
+
+#[test]
+fn a_cancelled_run_that_still_thaws_keeps_the_next_one_out() {
+    if !root_lab() {
+        return;
+    }
+    let grouped = Grouped::laid_out(|text| text).started();
+    let cluster = &grouped.cluster;
+    let wanted = agreed("all", &["--adopt", "db2", "--adopt", "db3"]);
+    cluster.sign("hold-db1-thaw", true);
+    let running = Running::start(cluster.command(&wanted).arg("--json"));
+    cluster.await_hook("db1", "thaw", 1);
+    cluster.run(&["cancel", "all"]).exits(0);
+    cluster.events(&wanted).exits(22);
+    cluster.sign("hold-db1-thaw", false);
+    let ended: super::stand::Events = running.end().into();
+    assert_ne!(ended.code, 0, "{ended:?}");
+    // Over is over: nothing of it is in the way.
+    cluster.events(&wanted).exits(0);
 }
 
 #[test]

@@ -336,3 +336,18 @@ fn a_hook_that_fails_is_told_and_spoils_nothing_else() {
     assert_eq!(cluster.moments("db3").last().unwrap(), "check");
     assert_eq!(cluster.status()["verdict"], "ok");
 }
+
+#[test]
+fn a_hook_that_fails_is_logged_once() {
+    let cluster = Cluster::synced(|text| text);
+    cluster.rewrite("db1", 9);
+    cluster.sign("fail-db2-start", true);
+    cluster.resync(&[]).exits(8);
+    let log = cluster.log("db2");
+    assert_eq!(log.matches("on purpose").count(), 1, "{log}");
+    cluster.sign("fail-db2-start", false);
+    cluster.sign("fail-db1-health", true);
+    cluster.resync(&[]).exits(3);
+    let log = cluster.log("db1");
+    assert_eq!(log.matches("on purpose").count(), 1, "{log}");
+}

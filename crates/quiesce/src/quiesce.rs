@@ -107,12 +107,16 @@ impl Quiesce {
     }
 
     /// What a snapshot is worth if everything succeeds.
+    ///
+    /// A `before` hook holds its application until the `after` hook of its name. One without such a hook
+    /// lets go by itself, nobody knows when, and says nothing of the moment of the snapshot.
     #[must_use]
     pub fn level(&self) -> Level {
-        match (self.before.is_empty(), self.freeze.is_empty()) {
-            (false, _) => Level::ApplicationConsistent,
-            (true, false) => Level::FilesystemConsistent,
-            (true, true) => Level::CrashConsistent,
+        let holds = |before: &Hook| self.after.iter().any(|after| after.name == before.name);
+        match (self.before.as_slice(), self.freeze.is_empty()) {
+            ([_, ..], _) if self.before.iter().all(holds) => Level::ApplicationConsistent,
+            (_, false) => Level::FilesystemConsistent,
+            (_, true) => Level::CrashConsistent,
         }
     }
 
@@ -195,10 +199,6 @@ impl Quiesce {
         result
     }
 
-    fn is_owed(&self, after: &Hook, begun: &[String]) -> bool {
-        let is_same = |name: &String| *name == after.name;
-        begun.iter().any(is_same) || !self.before.iter().map(|hook| &hook.name).any(is_same)
-    }
     fn log<'a>(&'a self, hook: &'a Hook) -> HookLog<'a> {
         HookLog {
             state_dir: &self.state_dir,
@@ -206,6 +206,10 @@ impl Quiesce {
         }
     }
 
+    fn is_owed(&self, after: &Hook, begun: &[String]) -> bool {
+        let is_same = |name: &String| *name == after.name;
+        begun.iter().any(is_same) || !self.before.iter().map(|hook| &hook.name).any(is_same)
+    }
 
     fn frozen<T>(
         &self,

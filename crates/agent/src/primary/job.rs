@@ -239,7 +239,8 @@ impl Job {
             let report = about.run(Moment::Health, &|| false);
             if let Some(error) = report.and_then(|report| report.error) {
                 let message = format!("the primary `{}` is not healthy: {error}", self.config.node);
-                tracing::warn!(%run, "{message}");
+                // Why was logged when the hook ended.
+                tracing::info!(%run, "ended before it began: the primary is not healthy");
                 return Err(Failure::new(FailureKind::Preflight, message)
                     .hint("a sick primary is copied nowhere: repair it first"));
             }
@@ -324,8 +325,8 @@ pub fn own_role(config: &Config, volume: &Volume) -> Option<Probed> {
         primary: None,
         run: None,
         state: NodeState::Unknown,
-    };
         state_dir: &config.state_dir,
+    };
     Some(about.probe(argv))
 }
 
