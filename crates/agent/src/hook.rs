@@ -84,14 +84,21 @@ impl About<'_> {
             }
             is_cancelled()
         };
-        let ended = match refuse_beside_another(self.state_dir, self.volume.name.as_str()) {
-            Ok(()) => (hook.run_noted(self.log(), &Until(&until))).map_err(|it| it.to_string()),
-            Err(why) => Err(format!("hook {} is not run: {}", hook.name, why.message)),
+        let (exit, error) = match refuse_beside_another(self.state_dir, self.volume.name.as_str()) {
+            Ok(()) => match hook.run_noted(self.log(), &Until(&until)) {
+                Ok(()) => (Some(0), None),
+                Err(failure) => (failure.exit_code(), Some(failure.to_string())),
+            },
+            Err(why) => {
+                let why = format!("hook {} is not run: {}", hook.name, why.message);
+                (None, Some(why))
+            }
         };
         let report = HookReport {
             moment: Words::new(moment.word()),
             seconds: begun.elapsed().as_secs_f64(),
-            error: ended.err().map(|why| Words::new(&why)),
+            exit,
+            error: error.map(|why| Words::new(&why)),
         };
         match &report.error {
             None => tracing::info!(volume = %self.volume.name, moment = moment.word(), "hook ran"),

@@ -72,6 +72,17 @@ pub enum HookEnd {
     Cancelled,
 }
 
+impl HookFailure {
+    /// What it exited with; none if it was killed, or did not run.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        match &self.end {
+            HookEnd::Failed(status) => status.code(),
+            HookEnd::NotRun(_) | HookEnd::TimedOut(_) | HookEnd::Cancelled => None,
+        }
+    }
+}
+
 impl Hook {
     /// Runs the hook to its end. Blocks.
     ///

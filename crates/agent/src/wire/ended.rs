@@ -186,6 +186,7 @@ mod tests {
         let hook = HookReport {
             moment: long(),
             seconds: 1.0,
+            exit: Some(i32::MIN),
             error: Some(long()),
         };
         aftermath.ran(vec![hook; 1000]);

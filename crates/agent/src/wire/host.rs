@@ -260,6 +260,8 @@ pub struct HookReport {
     /// How long it took.
     #[serde(deserialize_with = "possible_seconds")]
     pub seconds: f64,
+    /// What it exited with; none if it was killed, or did not run.
+    pub exit: Option<i32>,
     /// What went wrong, with the end of what it printed.
     pub error: Option<Words>,
 }
