@@ -183,17 +183,16 @@ mod tests {
         let mut counts = [0; 3];
         for before in befores() {
             for now in nows() {
-                for bits in 0..16_u8 {
+                for bits in 0..8_u8 {
                     let flag = |bit: u8| bits & (1 << bit) != 0;
                     let note = Note {
                         was_down: flag(0),
                         serving: flag(1),
-                        usable: flag(2),
                         before: vec![before.clone()],
                         ..note()
                     };
-                    let what = format!("{note:?} {now:?} {}", flag(3));
-                    match fate(&note, std::slice::from_ref(&now), flag(3)) {
+                    let what = format!("{note:?} {now:?} {}", flag(2));
+                    match fate(&note, std::slice::from_ref(&now), flag(2)) {
                         Fate::Resume => {
                             counts[0] += 1;
                             assert_eq!(now.state, NodeState::Consistent, "{what}");
@@ -206,7 +205,7 @@ mod tests {
                             assert!(is_untouched(&before, &now) && !note.was_down, "{what}");
                             assert_ne!(now.state, NodeState::Inconsistent, "{what}");
                             assert_ne!(now.state, NodeState::Failed, "{what}");
-                            let told = now.newest.is_some() || !note.serving || flag(3);
+                            let told = now.newest.is_some() || !note.serving || flag(2);
                             assert!(told, "{what}");
                         }
                         Fate::Down(_) => counts[2] += 1,

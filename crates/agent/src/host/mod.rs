@@ -22,7 +22,7 @@
 //! | --- | --- | --- |
 //! | no note | up | nothing |
 //! | a note, the ledger as it was | may be down | `start`, `check`, if the data was neither inconsistent nor failed, and they had been up before |
-//! | a note, consistent by its run | down | files, `configure`, `start`, `check`; in a group only with the primary's word in the note |
+//! | a note, consistent by its run | down | files, `configure`, `start`, `check`; in a group only if each volume of it is |
 //! | a note, anything else | down | nothing: the next run that makes the data consistent starts them |
 //! | a note that is damaged | down | nothing, and a warning |
 //!

@@ -291,7 +291,6 @@ impl Session<'_> {
             group: self.ask.group,
             was_down,
             serving: false,
-            usable: false,
             configured: false,
             files: match self.unstaged {
                 None => self.staged.clone(),
@@ -414,15 +413,9 @@ impl Session<'_> {
         let _hands = seat.hands();
         let fence = &self.held.fence;
         let is_fenced = || fence.is_up();
-        if let Some(mut note) = self.note.take() {
-            note.usable = usable;
-            if let Err(failure) = self.services.keep(&note) {
-                return Settled {
-                    failure: Some(failure),
-                    ..Settled::default()
-                };
-            }
+        if let Some(note) = self.note.take() {
             crash::point("host.usable");
+            // The ledger's word counts, of all volumes of the group; the primary's is not needed.
             return self.services.settle(note, true, &is_fenced);
         }
         if self.ask.hooks

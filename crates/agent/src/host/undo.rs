@@ -234,7 +234,6 @@ impl Member<'_> {
             group,
             was_down: services.notes().read(self.volume.id) != Found::Nothing,
             serving: false,
-            usable: false,
             configured: false,
             files: Vec::new(),
             set_aside: services.ground.set_aside(),
