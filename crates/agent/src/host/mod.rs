@@ -69,10 +69,8 @@ use crate::config::{Config, Current};
 use crate::hook::About;
 use crate::reach::Reach;
 use crate::talk::{Talk, say};
-use crate::wire::{HostTell, WireFailure, WriteAsk};
+use crate::wire::{CLAIM_IN_LINE, HostTell, WireFailure, WriteAsk};
 
-/// Longest that a run waits for the earlier one to end.
-const CLAIM_LIMIT: Duration = Duration::from_secs(300);
 /// Most threads that hash in one run.
 const MAX_THREADS: usize = 256;
 
@@ -211,7 +209,7 @@ impl Host {
             volume: ask.id,
         };
         let held = seat
-            .enter(&claim, &look.device, &ground, CLAIM_LIMIT)
+            .enter(&claim, &look.device, &ground, CLAIM_IN_LINE)
             .map_err(not_in)?;
         // The run before it may have changed what it says.
         let look = Look {

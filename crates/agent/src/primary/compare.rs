@@ -140,7 +140,7 @@ impl Driven {
             run: self.live.run.clone(),
         });
         let reached = self.reach().call_in(&self.live.run, node, &ask)?;
-        match Part::opened(node, reached)? {
+        match Part::opened(node, reached, &self.live.cancel)? {
             Opened::Granted(part) => Ok(Arc::new(part)),
             Opened::Refused(failure, _) => Err(failure),
         }

@@ -133,7 +133,9 @@ impl Driven {
                 .reach()
                 .call_in(&self.live.run, node, &ask)
                 .map_err(|failure| (failure, None))?;
-            match Part::opened(node, reached).map_err(|failure| (failure, None))? {
+            match Part::opened(node, reached, &self.live.cancel)
+                .map_err(|failure| (failure, None))?
+            {
                 Opened::Granted(part) => parts.push(Arc::new(part)),
                 Opened::Refused(failure, promised) => return Err((failure, promised)),
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use lockstep_cluster::claim::{Epoch, RunName};
 use lockstep_cluster::plan::{FileState, NodeState};
@@ -12,6 +13,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::fit;
 use super::text::Words;
+
+/// Longest that a run waits at a secondary for the earlier one there to end: a `start` hook, which is
+/// never cut short, takes at most two minutes where the cluster file does not say otherwise, and what
+/// was written is flushed then.
+pub(crate) const CLAIM_IN_LINE: Duration = Duration::from_secs(300);
+/// Longest that a secondary looks at what it is asked for before: probes, and whether it is blank.
+const CLAIM_LOOK: Duration = Duration::from_secs(120);
+/// Longest that a primary waits for the answer. Longer than a secondary needs for it: else a run would
+/// be let in that nobody is there for any more, and why it was not would never be told.
+pub(crate) const CLAIM_ANSWER: Duration = CLAIM_IN_LINE
+    .saturating_add(CLAIM_LOOK)
+    .saturating_add(Duration::from_secs(10));
 
 /// A run wants to write a volume: the first word of the call that lasts as long as its part there.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

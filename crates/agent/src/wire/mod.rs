@@ -40,6 +40,7 @@ pub use ask::{
 pub use checkup::{Check, Checkup, Finding, PeerSeen, PlaceKind, PlaceSeen};
 pub use ended::{Aftermath, Ended, VolumeEnded};
 pub(crate) use fit::fits;
+pub(crate) use host::{CLAIM_ANSWER, CLAIM_IN_LINE};
 pub use host::{
     CompareAsk, FileBytes, Hex32, HookReport, HostBid, HostTell, ServeTerms, ServingAt, UndoWord,
     WireFailure, WriteAsk,
