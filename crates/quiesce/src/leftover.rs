@@ -163,12 +163,12 @@ pub fn end_leftovers(state_dir: &Path) -> Result<Vec<Leftover>, QuiesceError> {
     let mut ended = Vec::new();
     for (path, entry, process) in leftovers(state_dir)? {
         let Some(process) = process else {
-            fs::remove_file(&path).map_err(failed("remove", &path))?;
+            remove(&path)?;
             continue;
         };
         let is_gone = kill(process);
         if is_gone {
-            fs::remove_file(&path).map_err(failed("remove", &path))?;
+            remove(&path)?;
         }
         ended.push(Leftover {
             of: entry.of,
@@ -215,7 +215,9 @@ fn leftovers(state_dir: &Path) -> Result<Vec<(PathBuf, Entry, Option<Process>)>,
             Err(error) => return Err(failed("open", &path)(error)),
         };
         match file.try_lock() {
-            Ok(()) => {}
+            Ok(()) if path.exists() => {}
+            // Its hook has just ended.
+            Ok(()) => continue,
             // Its runner lives.
             Err(TryLockError::WouldBlock) => continue,
             Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
@@ -223,10 +225,18 @@ fn leftovers(state_dir: &Path) -> Result<Vec<(PathBuf, Entry, Option<Process>)>,
         match read(&file, &boot).map_err(failed("read", &path))? {
             Some((entry, process)) => found.push((path, entry, process)),
             // Nothing was started by it, or by another boot.
-            None => fs::remove_file(&path).map_err(failed("remove", &path))?,
+            None => remove(&path)?,
         }
     }
     Ok(found)
+}
+
+/// Somebody else may have dealt with it at the same time.
+fn remove(path: &Path) -> Result<(), QuiesceError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// What an entry says, and its process if that is there; none if it says nothing of this boot.

@@ -45,7 +45,6 @@ mod view;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use lockstep_cluster::claim::{Claim, Epoch, Refusal, RunName};
 use lockstep_cluster::file::{Group, Primary, Volume};

@@ -88,6 +88,7 @@ mod tests {
                 let hook = HookReport {
                     moment,
                     seconds: 1e9,
+                    exit: Some(i32::MIN),
                     error,
                 };
                 vec![hook; count]
@@ -236,7 +237,8 @@ mod tests {
                 why: Some(cut(1024)),
             };
             let records = vec![record; lockstep_ledger::MAX_RECORDS_PER_VOLUME];
-            prop_assert!(fits(&Answer::History { records }));
+            let told = Answer::History { records };
+            prop_assert!(fits(&told));
         }
     }
 
