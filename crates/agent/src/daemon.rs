@@ -99,7 +99,6 @@ impl Agent {
             .map_err(|error| failed("no threads", error))?;
         let listen = listen_address(&config)?;
         let current = Current::new(config);
-        crate::hook::end_leftovers(&current.get().state_dir);
         let host = Arc::new(Host::new(current.clone()));
         host.recover();
         thaw_owed(&current.get());

@@ -65,7 +65,7 @@ use self::session::Session;
 use self::settle::Services;
 use self::turn::Turn;
 use crate::config::{Config, Current};
-use crate::hook::About;
+use crate::hook::{About, end_leftovers};
 use crate::reach::Reach;
 use crate::talk::{Talk, say};
 use crate::wire::{CLAIM_IN_LINE, HostTell, WireFailure, WriteAsk};
@@ -275,9 +275,10 @@ impl Host {
             && seats.values().all(|seat| seat.holder().is_none())
     }
 
-    /// Brings back the services that a crash left down, as far as their data lets them run. Before
-    /// the first call; what it did is in the log.
+    /// Ends the hooks that a crash left at work, then brings back the services that it left down, as far
+    /// as their data lets them run. Before the first call; what it did is in the log.
     pub fn recover(&self) {
+        end_leftovers(&self.current.get().state_dir);
         self.settle_orphans();
         self.refresh();
     }
