@@ -130,8 +130,10 @@ impl Answerer {
             Ask::Files { volume } => {
                 let (of, _) = here(config, &volume)?;
                 caller.may_compare(config, of)?;
+                let wanted = wanted(talk)?;
+                // Whoever says nothing takes nobody's turn.
                 let _turn = self.files.enter(key)?;
-                differing(talk, of)?
+                differing(&wanted, of)?
             }
             Ask::Facts { volume } => {
                 let (of, _) = here(config, &volume)?;
@@ -210,15 +212,18 @@ impl Answerer {
     }
 }
 
-fn differing(talk: &mut dyn Talk, volume: &Volume) -> Result<Answer, Failure> {
-    let FileStates(wanted) = hear(talk, REST_LIMIT).map_err(|error| {
+fn wanted(talk: &mut dyn Talk) -> Result<FileStates, Failure> {
+    hear(talk, REST_LIMIT).map_err(|error| {
         Failure::new(
             FailureKind::Temporary,
             format!("the files to compare: {error}"),
         )
-    })?;
+    })
+}
+
+fn differing(FileStates(wanted): &FileStates, volume: &Volume) -> Result<Answer, Failure> {
     let own = align::states(&volume.files)?;
-    let files = differences(&wanted, &own);
+    let files = differences(wanted, &own);
     let count = files.len();
     let answer = Answer::Differing { files };
     match fits(&answer) {
