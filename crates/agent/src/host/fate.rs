@@ -215,9 +215,9 @@ mod tests {
         }
         // By hand: after four befores without a record either mark is new, after the four with one
         // only the other.
-        assert_eq!(counts[0], (4 * 2 + 4) * 16, "consistent by this run");
+        assert_eq!(counts[0], (4 * 2 + 4) * 8, "consistent by this run");
         assert!(counts[1] > 0 && counts[2] > 0);
-        assert_eq!(counts.iter().sum::<usize>(), 8 * 72 * 16);
+        assert_eq!(counts.iter().sum::<usize>(), 8 * 72 * 8);
     }
 
     /// What brings services back is not lost either.
