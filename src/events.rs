@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use lockstep_agent::wire::PastRun;
+use lockstep_agent::wire::{HookReport, PastRun};
 use lockstep_engine::{
     Consistency, KeptBytes, Level, Notice, Outcome, TargetOutcome, TargetProgress, Verdict,
 };
@@ -285,7 +285,29 @@ pub(crate) struct TargetSummary {
     /// Configuration files that were put in place.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) files: Vec<String>,
+    /// Hooks that ran there, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) hooks: Vec<HookInfo>,
     pub(crate) error: Option<ErrorInfo>,
+}
+
+/// How a hook ended.
+#[derive(Serialize)]
+pub(crate) struct HookInfo {
+    pub(crate) hook: String,
+    pub(crate) seconds: f64,
+    /// None if it was killed, or did not run.
+    pub(crate) exit: Option<i32>,
+}
+
+impl From<&HookReport> for HookInfo {
+    fn from(report: &HookReport) -> HookInfo {
+        HookInfo {
+            hook: report.moment.to_string(),
+            seconds: report.seconds,
+            exit: report.exit,
+        }
+    }
 }
 
 /// What can be brought back of a target.
@@ -559,6 +581,7 @@ impl TargetSummary {
             undo: None,
             downtime_seconds: None,
             files: Vec::new(),
+            hooks: Vec::new(),
             error: None,
         }
     }
@@ -583,6 +606,7 @@ impl From<&TargetOutcome> for TargetSummary {
             undo: target.undo.as_ref().map(UndoInfo::from),
             downtime_seconds: None,
             files: Vec::new(),
+            hooks: Vec::new(),
             error: target.error.as_ref().map(ErrorInfo::from),
         }
     }

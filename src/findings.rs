@@ -170,6 +170,11 @@ fn of_node(facts: &Facts<'_>, node: &Node, heard: &Heard) -> Vec<Line> {
 
 /// What it found itself.
 fn own(node: &Node, checkup: &Checkup) -> Vec<Line> {
+    let more = (checkup.findings_left_out > 0).then(|| {
+        let message = format!("and {} more findings", checkup.findings_left_out);
+        let fix = "mend these first, then look again".to_owned();
+        line(node.name.as_str(), Check::Reach, false, message, fix)
+    });
     let found = checkup.findings.iter();
     found
         .map(|finding| Line {
@@ -182,6 +187,7 @@ fn own(node: &Node, checkup: &Checkup) -> Vec<Line> {
                 finding.fix.to_string(),
             )
         })
+        .chain(more)
         .collect()
 }
 

@@ -21,7 +21,7 @@ use lockstep_protocol::{Failure, VolumeState};
 use super::Context;
 use super::request::{state_dir, who};
 use crate::agents::{Agents, Follower};
-use crate::events::{RunNames, Summary, TargetSummary};
+use crate::events::{HookInfo, RunNames, Summary, TargetSummary};
 use crate::listener::{Listener, RangeList};
 use crate::output::Output;
 use crate::progress::{Choice, Progress};
@@ -362,6 +362,9 @@ fn add_aftermath(target: &mut TargetSummary, number: usize, outcomes: &[(Outcome
         target
             .files
             .extend(aftermath.files.iter().map(|file| file.as_str().to_owned()));
+        target
+            .hooks
+            .extend(aftermath.hooks.iter().map(HookInfo::from));
         let down = aftermath.downtime_seconds.unwrap_or(0.0);
         if aftermath.downtime_seconds.is_some() {
             target.downtime_seconds = Some(target.downtime_seconds.unwrap_or(0.0).max(down));

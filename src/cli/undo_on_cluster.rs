@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lockstep_agent::reach::{ask_once, out_of_turn};
-use lockstep_agent::wire::{Answer, Ask, Words};
+use lockstep_agent::wire::{Answer, Ask, HookReport, Words};
 use lockstep_cluster::plan::NodeState;
 use lockstep_cluster::value::{NodeName, VolumeName};
 use lockstep_engine::Cancel;
@@ -14,7 +14,7 @@ use super::on_cluster::agents;
 use super::request::who;
 use crate::agents::Agents;
 use crate::consent::{is_answered, plain, somebody_is_there};
-use crate::events::{Summary, TargetSummary};
+use crate::events::{HookInfo, Summary, TargetSummary};
 use crate::failure::usage;
 
 /// How long a node may take to say what it keeps.
@@ -78,6 +78,7 @@ pub(super) fn run(wanted: &Wanted<'_>, context: &Context) -> Result<u8, Failure>
 struct Undone {
     state: NodeState,
     bytes: u64,
+    hooks: Vec<HookReport>,
     what: Vec<Words>,
     failure: Option<Failure>,
 }
@@ -87,6 +88,7 @@ impl Undone {
         TargetSummary {
             state: self.state.word(),
             bytes_written: self.bytes,
+            hooks: self.hooks.iter().map(HookInfo::from).collect(),
             ..TargetSummary::named(node.to_string())
         }
     }
@@ -109,9 +111,13 @@ fn ask(
             state,
             bytes,
             hooks,
+            hooks_left_out,
             what,
             failure,
         } => {
+            if hooks_left_out > 0 {
+                tracing::warn!(%node, "{hooks_left_out} more hooks ran, of which nothing is told");
+            }
             for hook in &hooks {
                 if let Some(error) = &hook.error {
                     tracing::warn!(%node, "{} failed: {error}", hook.moment);
@@ -120,6 +126,7 @@ fn ask(
             Ok(Undone {
                 state,
                 bytes,
+                hooks,
                 what,
                 failure: failure.map(Into::into),
             })

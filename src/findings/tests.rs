@@ -54,6 +54,7 @@ fn well() -> All {
                     volumes: BTreeMap::new(),
                 },
                 findings: Vec::new(),
+                findings_left_out: 0,
                 places: [("pg".parse().unwrap(), place(role))].into(),
                 state_dir_free: Some(10 * GIB),
                 peers: peers

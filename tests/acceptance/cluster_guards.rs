@@ -336,3 +336,45 @@ fn a_hook_that_fails_is_told_and_spoils_nothing_else() {
     assert_eq!(cluster.moments("db3").last().unwrap(), "check");
     assert_eq!(cluster.status()["verdict"], "ok");
 }
+
+#[test]
+fn a_hook_that_fails_is_logged_once_and_each_is_told_of() {
+    let cluster = Cluster::synced(|text| text);
+    cluster.rewrite("db1", 9);
+    cluster.sign("fail-db2-start", true);
+    let done = cluster.resync(&[]).exits(8);
+    let hooks = |target: usize| -> Vec<(String, i64)> {
+        let hooks = done.summary()["targets"][target]["hooks"].clone();
+        (hooks.as_array().unwrap().iter())
+            .inspect(|hook| assert!(hook["seconds"].as_f64().unwrap() > 0.0))
+            .map(|hook| {
+                (
+                    hook["hook"].as_str().unwrap().to_owned(),
+                    hook["exit"].as_i64().unwrap(),
+                )
+            })
+            .collect()
+    };
+    let ran = |moments: &[(&str, i64)]| -> Vec<(String, i64)> {
+        moments
+            .iter()
+            .map(|(moment, exit)| ((*moment).to_owned(), *exit))
+            .collect()
+    };
+    assert_eq!(
+        hooks(0),
+        ran(&[("stop", 0), ("configure", 0), ("start", 1)])
+    );
+    assert_eq!(
+        hooks(1),
+        ran(&[("stop", 0), ("configure", 0), ("start", 0), ("check", 0)])
+    );
+    let log = cluster.log("db2");
+    assert_eq!(log.matches("on purpose").count(), 1, "{log}");
+    cluster.sign("fail-db2-start", false);
+    cluster.sign("fail-db1-health", true);
+    let told = || cluster.log("db1").matches("on purpose").count();
+    let before = told();
+    cluster.resync(&[]).exits(3);
+    assert_eq!(told(), before + 1, "{}", cluster.log("db1"));
+}

@@ -65,7 +65,6 @@ fn go_on(cluster: &Cluster, moment: &str) {
 }
 
 #[test]
-#[ignore = "connections of commands that ended linger on a busy machine: the key's 16 are used up"]
 fn a_secondary_that_is_killed_at_any_step_serves_whole_data_or_nothing() {
     in_each(&STEPS, |moment| {
         let mut cluster = Cluster::synced(|text| text);

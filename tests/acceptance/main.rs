@@ -9,6 +9,7 @@ mod cluster_groups;
 mod cluster_guards;
 mod cluster_kill;
 mod cluster_layout;
+mod cluster_notify;
 mod cluster_verbs;
 mod devices;
 mod docs;

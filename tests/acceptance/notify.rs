@@ -16,7 +16,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn has_mail_server() -> bool {
+pub(crate) fn has_mail_server() -> bool {
     let found = Command::new(PYTHON)
         .args(["-c", "import aiosmtpd"])
         .stderr(Stdio::null())
@@ -25,15 +25,20 @@ fn has_mail_server() -> bool {
 }
 
 /// A server that ends with the test, and the folder where it writes down what it takes.
-struct Receiver {
+pub(crate) struct Receiver {
     child: Child,
     folder: PathBuf,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Receiver {
     fn start(stand: &Stand, kind: &str, options: &[&str]) -> Receiver {
-        let folder = stand.path(kind);
+        Receiver::named(stand, kind, kind, options)
+    }
+
+    /// One of several of a kind.
+    pub(crate) fn named(stand: &Stand, name: &str, kind: &str, options: &[&str]) -> Receiver {
+        let folder = stand.path(name);
         let mut child = Command::new(PYTHON)
             .arg(root().join("crates/notify/tests/notify/receiver.py"))
             .arg(kind)
@@ -54,9 +59,11 @@ impl Receiver {
         }
     }
 
-    fn taken(&self) -> Vec<Value> {
+    pub(crate) fn taken(&self) -> Vec<Value> {
         let listed = std::fs::read_dir(&self.folder).unwrap();
         let mut paths: Vec<PathBuf> = listed.map(|entry| entry.unwrap().path()).collect();
+        // What is being written is not there yet.
+        paths.retain(|path| path.extension().is_some_and(|it| it == "json"));
         paths.sort();
         paths
             .iter()
@@ -138,7 +145,7 @@ fn a_test_reaches_everybody_and_cannot_be_taken_for_a_resync() {
 
 /// The check that the documentation shows says yes to this request, and no to any other.
 #[track_caller]
-fn assert_documented_check_agrees(request: &Value) {
+pub(crate) fn assert_documented_check_agrees(request: &Value) {
     let document = std::fs::read_to_string(root().join("docs/notifications.md")).unwrap();
     let (_, rest) = document.split_once("```python\n").unwrap();
     let (code, _) = rest.split_once("```").unwrap();

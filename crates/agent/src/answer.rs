@@ -14,16 +14,17 @@ use lockstep_ledger::{Ledger, ProofLevel, Record, State, VolumeKey};
 use lockstep_protocol::{Failure, FailureKind};
 
 use crate::align;
-use crate::checkup::Checkups;
+use crate::checkup::checkup;
 use crate::config::{Config, Current};
 use crate::echo::Echoes;
+use crate::gate::Gate;
 use crate::host::{Host, VolumeView};
 use crate::once::Once;
-use crate::primary::{Caller, Primary, now};
+use crate::primary::{Caller, Primary, now, too_long_a_plan};
 use crate::talk::{Talk, hear, say};
 use crate::wire::{
     Answer, Ask, FileStates, NodeStatus, PastRun, RoleWord, VERSION, VolumeFacts, VolumeStatus,
-    Words, read,
+    Words, fits, read,
 };
 
 /// How long what follows a first word may take to arrive.
@@ -32,12 +33,22 @@ const REST_LIMIT: Duration = Duration::from_secs(10);
 /// How old the answer of a probe may be: a role that moved must be seen at once.
 const ROLE_KEPT: Duration = Duration::ZERO;
 
+/// Most checkups at once, for one key and for all: each calls every other node.
+const CHECKUPS: (usize, usize) = (2, 8);
+/// How long one waits for its turn.
+const CHECKUP_PATIENCE: Duration = Duration::from_secs(20);
+/// Most comparisons of files at once, for one key and for all: each reads all of a volume's.
+const FILES: (usize, usize) = (2, 8);
+/// How long one waits for its turn: less than whoever asks does for the answer.
+const FILES_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Answers calls.
 pub(crate) struct Answerer {
     current: Current,
     host: Arc<Host>,
     primary: Arc<Primary>,
-    checkups: Checkups,
+    checkups: Gate,
+    files: Gate,
     echoes: Echoes,
     roles: Once<Result<RoleWord, Words>>,
     facts: Once<Result<VolumeFacts, Failure>>,
@@ -49,7 +60,13 @@ impl Answerer {
             current,
             host,
             primary,
-            checkups: Checkups::default(),
+            checkups: Gate::new(
+                "looking at a node",
+                CHECKUPS.0,
+                CHECKUPS.1,
+                CHECKUP_PATIENCE,
+            ),
+            files: Gate::new("comparing files", FILES.0, FILES.1, FILES_PATIENCE),
             echoes: Echoes::default(),
             roles: Once::new(ROLE_KEPT),
             // What a plan rests on is never older than its question.
@@ -79,7 +96,7 @@ impl Answerer {
                 return refuse(talk, &failure);
             }
         };
-        if let Err(failure) = self.carry_out(talk, &config, &caller, ask) {
+        if let Err(failure) = self.carry_out(talk, &config, (&caller, key), ask) {
             let why = Words::new(&failure.to_string());
             tracing::info!(%caller, %from, "refused: {why}");
             refuse(talk, &failure);
@@ -90,7 +107,7 @@ impl Answerer {
         &self,
         talk: &mut dyn Talk,
         config: &Arc<Config>,
-        caller: &Caller,
+        (caller, key): (&Caller, &PublicKey),
         ask: Ask,
     ) -> Result<(), Failure> {
         let answer = match ask {
@@ -113,7 +130,10 @@ impl Answerer {
             Ask::Files { volume } => {
                 let (of, _) = here(config, &volume)?;
                 caller.may_compare(config, of)?;
-                differing(talk, of)?
+                let wanted = wanted(talk)?;
+                // Whoever says nothing takes nobody's turn.
+                let _turn = self.files.enter(key)?;
+                differing(&wanted, of)?
             }
             Ask::Facts { volume } => {
                 let (of, _) = here(config, &volume)?;
@@ -122,9 +142,10 @@ impl Answerer {
                 Answer::Facts(self.facts.of(config, &volume, look)?)
             }
             Ask::Checkup => {
+                caller.may_check_up(config)?;
+                let _turn = self.checkups.enter(key)?;
                 let status = self.status(config);
-                let reach = self.primary.reach();
-                Answer::Checkup(self.checkups.look(config, status, reach)?)
+                Answer::Checkup(checkup(config, status, self.primary.reach()))
             }
             Ask::Echo { word } => {
                 node(caller)?;
@@ -191,17 +212,24 @@ impl Answerer {
     }
 }
 
-fn differing(talk: &mut dyn Talk, volume: &Volume) -> Result<Answer, Failure> {
-    let FileStates(wanted) = hear(talk, REST_LIMIT).map_err(|error| {
+fn wanted(talk: &mut dyn Talk) -> Result<FileStates, Failure> {
+    hear(talk, REST_LIMIT).map_err(|error| {
         Failure::new(
             FailureKind::Temporary,
             format!("the files to compare: {error}"),
         )
-    })?;
-    let own = align::states(&volume.files)?;
-    Ok(Answer::Differing {
-        files: differences(&wanted, &own),
     })
+}
+
+fn differing(FileStates(wanted): &FileStates, volume: &Volume) -> Result<Answer, Failure> {
+    let own = align::states(&volume.files)?;
+    let files = differences(wanted, &own);
+    let count = files.len();
+    let answer = Answer::Differing { files };
+    match fits(&answer) {
+        true => Ok(answer),
+        false => Err(too_long_a_plan(count)),
+    }
 }
 
 fn view_status(view: VolumeView) -> VolumeStatus {

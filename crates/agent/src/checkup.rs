@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lockstep_cluster::file::{Moment, Primary, Volume};
@@ -27,44 +26,8 @@ use crate::wire::{
 const LEAST_FREE_BYTES: u64 = 64 << 20;
 /// How long another node may take to answer once it is reached.
 const PEER_LIMIT: Duration = Duration::from_secs(5);
-/// Most that go on at once: each calls every other node.
-const MAX_CHECKUPS: usize = 4;
-
-/// The checkups that go on.
-#[derive(Default)]
-pub(crate) struct Checkups(AtomicUsize);
-
-impl Checkups {
-    /// Looks at everything that a run on this node needs, and calls the others; changes nothing.
-    pub(crate) fn look(
-        &self,
-        config: &Config,
-        status: NodeStatus,
-        reach: &dyn Reach,
-    ) -> Result<Checkup, Failure> {
-        let counted = Counted(&self.0);
-        if self.0.fetch_add(1, Ordering::SeqCst) >= MAX_CHECKUPS {
-            let why = format!(
-                "`{}` is looked at {MAX_CHECKUPS} times already",
-                config.node
-            );
-            return Err(Failure::new(FailureKind::Busy, why).hint("wait a moment"));
-        }
-        let checkup = checkup(config, status, reach);
-        drop(counted);
-        Ok(checkup)
-    }
-}
-
-struct Counted<'a>(&'a AtomicUsize);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-fn checkup(config: &Config, status: NodeStatus, reach: &dyn Reach) -> Checkup {
+/// Looks at everything that a run on this node needs, and calls the others; changes nothing.
+pub(crate) fn checkup(config: &Config, status: NodeStatus, reach: &dyn Reach) -> Checkup {
     let state_dir_free = free_at(&config.state_dir);
     let mut findings: Vec<Finding> = state_dir(config).into_iter().collect();
     let mut places = BTreeMap::new();
@@ -97,13 +60,15 @@ fn checkup(config: &Config, status: NodeStatus, reach: &dyn Reach) -> Checkup {
             });
         }
     }
-    Checkup {
+    let checkup = Checkup {
         status,
         findings,
+        findings_left_out: 0,
         places,
         state_dir_free,
         peers: peers(config, reach),
-    }
+    };
+    checkup.fitted()
 }
 
 fn state_dir(config: &Config) -> Option<Finding> {

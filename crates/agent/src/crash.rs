@@ -7,12 +7,13 @@
 pub const VARIABLE: &str = "LOCKSTEP_CRASH_AT";
 
 /// Every point on a secondary, in the order in which a good run passes them.
-pub const HOST: [&str; 15] = [
+pub const HOST: [&str; 16] = [
     "host.claimed",
     "host.promised",
     "host.granted",
     "host.staged",
     "host.noted",
+    "host.stopping",
     "host.stopped",
     "host.listening",
     "host.served",

@@ -26,9 +26,10 @@ use crate::reach::Reach;
 
 /// Threads that move packets of calls; the data of runs has its own.
 const NET_THREADS: usize = 2;
-/// Most calls that are answered at once; who asks for more is told that the agent is busy.
+/// Most calls that are answered at once, besides one for each volume here: that many are those of
+/// runs that write. Who asks for more is told that the agent is busy.
 const MAX_CALLS: usize = 256;
-/// Most of them for one key, so that nobody can keep all others out.
+/// Most of them for one key, so that nobody can keep all others out; and one for each volume.
 const MAX_CALLS_PER_KEY: usize = 32;
 /// As many are left for operators and the node itself, whatever the other nodes do.
 const KEPT_FOR_PEOPLE: usize = 64;
@@ -190,7 +191,8 @@ impl Agent {
         runtime.spawn(async move {
             while let Some(incoming) = server.accept().await {
                 let key = incoming.call.peer().0;
-                let Some(counted) = Counted::new(&ending, key, is_person(&current, key)) else {
+                let who = Who::of(&current.get(), key);
+                let Some(counted) = Counted::new(&ending, who) else {
                     // Dropping the call says no; whoever comes again may find room.
                     tracing::warn!(from = %incoming.call.remote_address(), "too many calls at once");
                     continue;
@@ -253,32 +255,77 @@ fn release_expired(config: &Config) {
     }
 }
 
+/// Whose call it is.
+#[derive(Clone, Copy)]
+struct Who {
+    key: [u8; 32],
+    /// An operator, or the node itself: not another node.
+    is_person: bool,
+    /// The volumes of the cluster file, each of which a run of the key may write.
+    volumes: usize,
+}
+
+impl Who {
+    fn of(config: &Config, key: [u8; 32]) -> Self {
+        let owner = Caller::of(config, &lockstep_cluster::key::PublicKey::from_bytes(key));
+        let is_person = match owner {
+            Some(Caller::Operator(_)) => true,
+            Some(Caller::Node(node)) => node == config.node,
+            None => false,
+        };
+        Self {
+            key,
+            is_person,
+            volumes: config.cluster.volumes.len(),
+        }
+    }
+}
+
+impl Calls {
+    fn has_room(&self, who: Who) -> bool {
+        let of_key = self.by_key.get(&who.key).copied().unwrap_or(0);
+        let all = MAX_CALLS + who.volumes;
+        self.all < all
+            && of_key < MAX_CALLS_PER_KEY + who.volumes
+            && (who.is_person || self.of_nodes < all - KEPT_FOR_PEOPLE)
+    }
+
+    fn begin(&mut self, who: Who) {
+        *self.by_key.entry(who.key).or_default() += 1;
+        self.of_nodes += usize::from(!who.is_person);
+        self.all += 1;
+    }
+
+    fn end(&mut self, who: Who) {
+        if let Some(of_key) = self.by_key.get_mut(&who.key) {
+            *of_key -= 1;
+            if *of_key == 0 {
+                self.by_key.remove(&who.key);
+            }
+        }
+        self.of_nodes -= usize::from(!who.is_person);
+        self.all -= 1;
+    }
+}
+
 /// One call that is being answered.
 struct Counted {
     ending: Arc<Ending>,
-    key: [u8; 32],
-    is_person: bool,
+    who: Who,
 }
 
 impl Counted {
     /// A place for a call, if there is one.
-    fn new(ending: &Arc<Ending>, key: [u8; 32], is_person: bool) -> Option<Self> {
+    fn new(ending: &Arc<Ending>, who: Who) -> Option<Self> {
         let mut calls = ending.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_key = calls.by_key.get(&key).copied().unwrap_or(0);
-        let has_room = calls.all < MAX_CALLS
-            && of_key < MAX_CALLS_PER_KEY
-            && (is_person || calls.of_nodes < MAX_CALLS - KEPT_FOR_PEOPLE);
-        if !has_room {
+        if !calls.has_room(who) {
             return None;
         }
-        calls.by_key.insert(key, of_key + 1);
-        calls.of_nodes += usize::from(!is_person);
-        calls.all += 1;
+        calls.begin(who);
         drop(calls);
         Some(Self {
             ending: Arc::clone(ending),
-            key,
-            is_person,
+            who,
         })
     }
 }
@@ -286,25 +333,7 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut calls = (self.ending.calls.lock()).unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_key) = calls.by_key.get_mut(&self.key) {
-            *of_key -= 1;
-            if *of_key == 0 {
-                calls.by_key.remove(&self.key);
-            }
-        }
-        calls.of_nodes -= usize::from(!self.is_person);
-        calls.all -= 1;
-    }
-}
-
-/// An operator, or the node itself: not another node.
-fn is_person(current: &Current, key: [u8; 32]) -> bool {
-    let config = current.get();
-    let key = lockstep_cluster::key::PublicKey::from_bytes(key);
-    match Caller::of(&config, &key) {
-        Some(Caller::Operator(_)) => true,
-        Some(Caller::Node(node)) => node == config.node,
-        None => false,
+        calls.end(self.who);
     }
 }
 
@@ -339,4 +368,60 @@ fn listen_address(config: &Config) -> Result<std::net::SocketAddr, Failure> {
         .first()
         .copied()
         .ok_or_else(|| Failure::new(FailureKind::Preflight, format!("{address} has no address")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Calls, KEPT_FOR_PEOPLE, MAX_CALLS, MAX_CALLS_PER_KEY, Who};
+    use lockstep_cluster::file::MAX_VOLUMES;
+
+    fn who(number: u8, is_person: bool, volumes: usize) -> Who {
+        Who {
+            key: [number; 32],
+            is_person,
+            volumes,
+        }
+    }
+
+    /// How many calls of a key are let in.
+    fn filled(calls: &mut Calls, who: Who) -> usize {
+        let mut count = 0;
+        while calls.has_room(who) {
+            calls.begin(who);
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn a_run_of_every_volume_there_may_be_has_room_beside_what_else_a_node_asks() {
+        let node = who(1, false, MAX_VOLUMES);
+        let mut calls = Calls::default();
+        assert_eq!(filled(&mut calls, node), MAX_VOLUMES + MAX_CALLS_PER_KEY);
+        // Another primary may wait for all of it, too.
+        let other = who(2, false, MAX_VOLUMES);
+        assert!(filled(&mut calls, other) >= MAX_VOLUMES);
+        calls.end(node);
+        assert!(calls.has_room(node));
+    }
+
+    #[test]
+    fn nobody_keeps_all_others_out_and_nodes_never_keep_people_out() {
+        let mut calls = Calls::default();
+        let of_nodes: usize = (0..64)
+            .map(|it| filled(&mut calls, who(it, false, 2)))
+            .sum();
+        assert_eq!(of_nodes, MAX_CALLS + 2 - KEPT_FOR_PEOPLE);
+        let person = who(100, true, 2);
+        assert_eq!(filled(&mut calls, person), MAX_CALLS_PER_KEY + 2);
+        let others: usize = (101..120)
+            .map(|it| filled(&mut calls, who(it, true, 2)))
+            .sum();
+        assert_eq!(of_nodes + MAX_CALLS_PER_KEY + 2 + others, MAX_CALLS + 2);
+        (0..MAX_CALLS_PER_KEY + 2).for_each(|_| calls.end(person));
+        assert!(
+            !calls.by_key.contains_key(&person.key),
+            "what ended leaves nothing"
+        );
+    }
 }

@@ -5,10 +5,14 @@
 //! | `LOCKSTEP_VOLUME`, `LOCKSTEP_PATH` | the volume's name, and its place on this node |
 //! | `LOCKSTEP_NODE`, `LOCKSTEP_PRIMARY` | this node, and the one that the data comes from; that one is empty for a probe |
 //! | `LOCKSTEP_RUN`, `LOCKSTEP_EPOCH` | the run and its epoch; empty outside of a run |
-//! | `LOCKSTEP_MOMENT` | `stop`, `configure`, `start`, …, or `probe` |
-//! | `LOCKSTEP_STATE` | what the ledger says of the volume now |
+//! | `LOCKSTEP_MOMENT` | `stop`, `configure`, `start`, `freeze`, …, or `probe` |
+//! | `LOCKSTEP_STATE` | what the ledger says of the volume now; `unknown` on a primary, and for a probe |
+//!
+//! `freeze` and `thaw` have `LOCKSTEP_SNAPSHOT` besides: the names of the snapshots, a line each.
+//! Volumes of a group with the same hooks have them run once, for the first of them.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lockstep_cluster::claim::{Epoch, RunName};
@@ -16,8 +20,10 @@ use lockstep_cluster::file::{Moment, Volume};
 use lockstep_cluster::plan::NodeState;
 use lockstep_cluster::roles::{Probed, role_from_output};
 use lockstep_cluster::value::{AbsolutePath, Argv, NodeName};
-use lockstep_quiesce::{Hook, Progress};
+use lockstep_protocol::{Failure, FailureKind};
+use lockstep_quiesce::{Hook, HookLog, Progress};
 
+use crate::crash;
 use crate::wire::{HookReport, Words};
 
 /// What a hook is told.
@@ -35,10 +41,12 @@ pub struct About<'a> {
     pub run: Option<(&'a RunName, Epoch)>,
     /// What the ledger says of the volume.
     pub state: NodeState,
+    /// Where it is written down which hooks run.
+    pub state_dir: &'a Path,
 }
 
 impl About<'_> {
-    fn environment(&self, moment: &str) -> Vec<(String, OsString)> {
+    pub(crate) fn environment(&self, moment: &str) -> Vec<(String, OsString)> {
         let text = |value: Option<String>| OsString::from(value.unwrap_or_default());
         [
             ("VOLUME", self.volume.name.to_string().into()),
@@ -70,17 +78,40 @@ impl About<'_> {
         let argv = self.volume.hooks.at(moment)?;
         let hook = self.hook(moment.word(), argv, self.volume.limits.at(moment));
         let begun = Instant::now();
-        let ended = hook.run(&Until(is_cancelled));
+        let until = || {
+            if moment == Moment::Stop {
+                crash::point("host.stopping");
+            }
+            is_cancelled()
+        };
+        let (exit, error) = match refuse_beside_another(self.state_dir, self.volume.name.as_str()) {
+            Ok(()) => match hook.run_noted(self.log(), &Until(&until)) {
+                Ok(()) => (Some(0), None),
+                Err(failure) => (failure.exit_code(), Some(failure.to_string())),
+            },
+            Err(why) => {
+                let why = format!("hook {} is not run: {}", hook.name, why.message);
+                (None, Some(why))
+            }
+        };
         let report = HookReport {
             moment: Words::new(moment.word()),
             seconds: begun.elapsed().as_secs_f64(),
-            error: ended.err().map(|failure| Words::new(&failure.to_string())),
+            exit,
+            error: error.map(|why| Words::new(&why)),
         };
         match &report.error {
             None => tracing::info!(volume = %self.volume.name, moment = moment.word(), "hook ran"),
             Some(error) => tracing::warn!(volume = %self.volume.name, "{error}"),
         }
         Some(report)
+    }
+
+    fn log(&self) -> HookLog<'_> {
+        HookLog {
+            state_dir: self.state_dir,
+            of: self.volume.name.as_str(),
+        }
     }
 
     /// Asks the volume's probe for this node's role.
@@ -93,6 +124,50 @@ impl About<'_> {
             .answer(&Until(&|| false))
             .map_err(|failure| failure.to_string())?;
         role_from_output(&output)
+    }
+}
+
+/// Kills what hooks of a killed agent are still at work; before anything else is done.
+pub(crate) fn end_leftovers(state_dir: &Path) {
+    match lockstep_quiesce::end_leftovers(state_dir) {
+        Ok(ended) => {
+            for hook in ended {
+                let (name, volume, process) = (hook.name, hook.of, hook.process);
+                match hook.is_gone {
+                    true => {
+                        tracing::warn!(%volume, process, "hook {name} of a killed agent was killed")
+                    }
+                    false => {
+                        tracing::error!(%volume, process, "hook {name} of a killed agent cannot be killed")
+                    }
+                }
+            }
+        }
+        Err(error) => tracing::error!("whether hooks of a killed agent still run: {error}"),
+    }
+}
+
+/// Whether a volume's hooks and its data are let alone by an agent that was killed.
+///
+/// # Errors
+/// `Temporary` while a hook of such a one cannot be killed.
+pub(crate) fn refuse_beside_another(state_dir: &Path, volume: &str) -> Result<(), Failure> {
+    let log = HookLog {
+        state_dir,
+        of: volume,
+    };
+    let found = lockstep_quiesce::leftover_of(log)
+        .map_err(|error| Failure::new(FailureKind::Io, error.to_string()))?;
+    match found {
+        None => Ok(()),
+        Some(hook) => Err(Failure::new(
+            FailureKind::Temporary,
+            format!(
+                "hook {} of an agent that was killed still runs, as process {}, and cannot be killed",
+                hook.name, hook.process
+            ),
+        )
+        .hint("see what it waits for; a dead disk, perhaps")),
     }
 }
 

@@ -13,8 +13,10 @@
 //! | --- | --- |
 //! | `config` | the files that count now |
 //! | `talk`, `wire` | a call, and what is said over it |
+//! | `net`, `lines` | calls over the network, and the connections that they share |
 //! | `hook` | a volume's hooks and its probe |
 //! | `align` | configuration files that are to be the primary's |
+//! | `once`, `gate` | what costs something: shared, and so much of it at once |
 //! | `checkup`, `echo` | whether a node is fit for its part, and reaches the others |
 //! | `crash` | points at which a test ends the process |
 //! | `host` | the secondary's part of a run: claim, stop, serve, mark, configure, start |
@@ -31,8 +33,10 @@ pub mod config;
 pub mod crash;
 pub mod daemon;
 mod echo;
+mod gate;
 pub mod hook;
 pub mod host;
+mod lines;
 pub mod net;
 mod once;
 pub mod primary;

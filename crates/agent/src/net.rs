@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lockstep_cluster::claim::RunName;
 use lockstep_cluster::key::PrivateKey;
 use lockstep_cluster::value::{Address, NodeName};
 use lockstep_cluster::{ClusterFile, file::Node};
@@ -12,6 +13,7 @@ use lockstep_protocol::{Failure, FailureKind};
 use lockstep_transport::control::{Call, CallError, Connection, NodeKey, PublicKey};
 use tokio::runtime::Handle;
 
+use crate::lines::{Lines, Place};
 use crate::reach::{Reach, Reached, unheard};
 use crate::talk::{Talk, TalkError, say};
 use crate::wire::Ask;
@@ -20,14 +22,13 @@ use crate::wire::Ask;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long the other end may leave a frame untaken.
 const SEND_LIMIT: Duration = Duration::from_secs(30);
-/// How long a goodbye may take to leave.
-const PARTING: Duration = Duration::from_millis(5);
-
 /// A call, for a thread that blocks.
 pub struct NetTalk {
     /// None once it is over.
     call: Option<Call>,
     runtime: Handle,
+    /// After the call: the last one on a connection ends it. None if the other end called.
+    _place: Option<Place>,
 }
 
 impl NetTalk {
@@ -37,6 +38,7 @@ impl NetTalk {
         Self {
             call: Some(call),
             runtime,
+            _place: None,
         }
     }
 
@@ -79,16 +81,6 @@ impl Talk for NetTalk {
     }
 }
 
-/// A process that ends at once would leave its connection to the other end's patience, which is
-/// bounded: what says goodbye needs a moment.
-impl Drop for NetTalk {
-    fn drop(&mut self) {
-        if self.call.take().is_some() {
-            std::thread::sleep(PARTING);
-        }
-    }
-}
-
 fn over() -> TalkError {
     TalkError::Ended("this end has finished".to_owned())
 }
@@ -102,6 +94,7 @@ pub struct Net {
     cluster: Box<dyn Fn() -> Arc<ClusterFile> + Send + Sync>,
     key: NodeKey,
     runtime: Handle,
+    lines: Lines,
 }
 
 impl Net {
@@ -117,6 +110,7 @@ impl Net {
         Ok(Self {
             cluster: Box::new(cluster),
             key: usable(key)?,
+            lines: Lines::new(runtime.clone()),
             runtime,
         })
     }
@@ -131,8 +125,49 @@ impl Net {
         Connection::connect(&addresses, &self.key, &peers, CONNECT_LIMIT).await
     }
 
-    async fn open(&self, node: &Node) -> Result<Call, CallError> {
-        self.connect(node).await?.call().await
+    /// A call, on a connection of the run's if there is one with room.
+    async fn open(&self, node: &Node, run: Option<&RunName>) -> Result<(Call, Place), CallError> {
+        let peers = |key: PublicKey| node.keys.iter().any(|it| *it.as_bytes() == key.0);
+        let place = run.and_then(|run| self.lines.place(run, &node.name, peers));
+        let place = match place {
+            Some(place) => place,
+            None => {
+                let connection = self.connect(node).await?;
+                self.lines.begin(connection, run, &node.name)
+            }
+        };
+        let begun = tokio::time::timeout(CONNECT_LIMIT, place.call()).await;
+        let late = CallError::TimedOut {
+            waited: CONNECT_LIMIT,
+        };
+        Ok((begun.unwrap_or(Err(late))?, place))
+    }
+
+    fn reached(
+        &self,
+        name: &NodeName,
+        ask: &Ask,
+        run: Option<&RunName>,
+    ) -> Result<Reached, Failure> {
+        let cluster = (self.cluster)();
+        let node = cluster.node(name).ok_or_else(|| {
+            Failure::new(
+                FailureKind::Usage,
+                format!("the cluster file has no node `{name}`"),
+            )
+        })?;
+        let opened = self.runtime.block_on(self.open(node, run));
+        let (call, place) = opened.map_err(|error| self.unreached(node, &error))?;
+        let host = call.remote_address().ip();
+        let mut talk = NetTalk {
+            _place: Some(place),
+            ..NetTalk::new(call, self.runtime.clone())
+        };
+        say(&mut talk, ask).map_err(|error| unheard(name, &error))?;
+        Ok(Reached {
+            talk: Box::new(talk),
+            host,
+        })
     }
 }
 
@@ -159,22 +194,11 @@ pub fn addresses(address: &Address) -> std::io::Result<Vec<SocketAddr>> {
 
 impl Reach for Net {
     fn call(&self, name: &NodeName, ask: &Ask) -> Result<Reached, Failure> {
-        let cluster = (self.cluster)();
-        let node = cluster.node(name).ok_or_else(|| {
-            Failure::new(
-                FailureKind::Usage,
-                format!("the cluster file has no node `{name}`"),
-            )
-        })?;
-        let call = self.runtime.block_on(self.open(node));
-        let call = call.map_err(|error| self.unreached(node, &error))?;
-        let host = call.remote_address().ip();
-        let mut talk = NetTalk::new(call, self.runtime.clone());
-        say(&mut talk, ask).map_err(|error| unheard(name, &error))?;
-        Ok(Reached {
-            talk: Box::new(talk),
-            host,
-        })
+        self.reached(name, ask, None)
+    }
+
+    fn call_in(&self, run: &RunName, name: &NodeName, ask: &Ask) -> Result<Reached, Failure> {
+        self.reached(name, ask, Some(run))
     }
 }
 
@@ -215,4 +239,111 @@ impl Net {
 
 fn key(key: &PublicKey) -> lockstep_cluster::key::PublicKey {
     lockstep_cluster::key::PublicKey::from_bytes(key.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Net, usable};
+    use crate::reach::Reach;
+    use crate::wire::Ask;
+    use lockstep_cluster::ClusterFile;
+    use lockstep_cluster::key::PrivateKey;
+    use lockstep_transport::control::{
+        CALLS_PER_CONNECTION, CONNECTIONS_PER_KEY, PublicKey, Server, Trust,
+    };
+    use std::collections::BTreeSet;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    struct Everybody;
+
+    impl Trust for Everybody {
+        fn trusts(&self, _: &PublicKey) -> bool {
+            true
+        }
+    }
+
+    struct Lab {
+        runtime: tokio::runtime::Runtime,
+        server: Arc<Server>,
+        net: Net,
+    }
+
+    /// A node `b` that takes calls, and the way to it.
+    fn lab() -> Lab {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (own, other) = (
+            PrivateKey::generate().unwrap(),
+            PrivateKey::generate().unwrap(),
+        );
+        let server = {
+            let _inside = runtime.enter();
+            let any = "127.0.0.1:0".parse().unwrap();
+            Server::bind(any, usable(&other).unwrap(), Arc::new(Everybody)).unwrap()
+        };
+        let text = format!(
+            "format = 1\ncluster = \"test\"\n[[node]]\nname = \"b\"\naddress = \"{}\"\nkey = \"{}\"\n",
+            server.local_addr(),
+            other.public(),
+        );
+        let cluster = Arc::new(ClusterFile::parse(text.as_bytes(), Path::new("x")).unwrap());
+        let net = Net::new(move || Arc::clone(&cluster), &own, runtime.handle().clone()).unwrap();
+        Lab {
+            runtime,
+            server: Arc::new(server),
+            net,
+        }
+    }
+
+    #[test]
+    fn the_calls_of_a_run_share_connections_and_there_may_be_many() {
+        let lab = lab();
+        let node = "b".parse().unwrap();
+        let count = CALLS_PER_CONNECTION * CONNECTIONS_PER_KEY / 2;
+        let server = Arc::clone(&lab.server);
+        let incoming = lab.runtime.spawn(async move {
+            let mut calls = Vec::new();
+            while calls.len() < count {
+                calls.push(server.accept().await.unwrap().call);
+            }
+            calls
+        });
+        let run = "r-1".parse().unwrap();
+        let calls: Vec<_> = (0..count)
+            .map(|_| lab.net.call_in(&run, &node, &Ask::Status).unwrap())
+            .collect();
+        let incoming = lab.runtime.block_on(incoming).unwrap();
+        let from: BTreeSet<_> = incoming.iter().map(|call| call.remote_address()).collect();
+        assert_eq!(from.len(), count / CALLS_PER_CONNECTION);
+        drop((calls, incoming));
+        // Those of other runs, and of none, have their own.
+        let other = "r-2".parse().unwrap();
+        let _calls = [
+            lab.net.call_in(&run, &node, &Ask::Status).unwrap(),
+            lab.net.call_in(&other, &node, &Ask::Status).unwrap(),
+            lab.net.call(&node, &Ask::Status).unwrap(),
+        ];
+        let from: BTreeSet<_> = (0..3)
+            .map(|_| lab.runtime.block_on(lab.server.accept()).unwrap())
+            .map(|incoming| incoming.call.remote_address())
+            .collect();
+        assert_eq!(from.len(), 3);
+    }
+
+    #[test]
+    fn quick_commands_one_after_the_other_are_not_refused() {
+        let lab = lab();
+        let node = "b".parse().unwrap();
+        let begun = Instant::now();
+        for _ in 0..CONNECTIONS_PER_KEY * 4 {
+            lab.net.call(&node, &Ask::Status).unwrap();
+        }
+        // Nobody had to wait for a place.
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use lockstep_cluster::claim::RunName;
 use lockstep_cluster::value::NodeName;
 use lockstep_protocol::{Failure, FailureKind};
 
@@ -24,6 +25,16 @@ pub trait Reach: Send + Sync {
     /// # Errors
     /// `Auth` if one of the two does not know the other's key, `Temporary` if the node does not answer.
     fn call(&self, node: &NodeName, ask: &Ask) -> Result<Reached, Failure>;
+
+    /// The same for one of many calls of a run: those of one run to one node share connections, of
+    /// which a key has few. They may end together.
+    ///
+    /// # Errors
+    /// As [`Reach::call`].
+    fn call_in(&self, run: &RunName, node: &NodeName, ask: &Ask) -> Result<Reached, Failure> {
+        let _ = run;
+        self.call(node, ask)
+    }
 }
 
 /// Asks something that has one answer.

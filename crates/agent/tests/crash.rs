@@ -16,7 +16,7 @@ use lockstep_agent::crash;
 use lockstep_agent::daemon::Agent;
 use lockstep_agent::net::Net;
 use lockstep_agent::primary::{EndSink, Job};
-use lockstep_agent::reach::{Reach, ask_once};
+use lockstep_agent::reach::{Reach, Reached, ask_once};
 use lockstep_agent::talk::{TalkError, hear};
 use lockstep_agent::wire::{
     Aim, Answer, Ask, CompressWord, Ended, RunAsk, RunTerms, UndoWord, VolumeStatus, Words,
@@ -41,6 +41,9 @@ const PATIENCE: Duration = Duration::from_secs(100);
 const HOOK: &str = r#"#!/bin/sh
 cd "$(dirname "$0")" || exit 1
 echo "$LOCKSTEP_NODE $LOCKSTEP_MOMENT" >> log
+if [ "$LOCKSTEP_MOMENT" = stop ] && [ -e "slow-$LOCKSTEP_NODE" ]; then
+  sleep 5; echo "$LOCKSTEP_NODE stopped" >> log
+fi
 case "$LOCKSTEP_MOMENT" in configure | start)
   for image in allowed/*; do cmp -s "$image" "$LOCKSTEP_PATH" && exit 0; done
   echo "$LOCKSTEP_NODE $LOCKSTEP_MOMENT $LOCKSTEP_STATE" >> violations ;;
@@ -169,6 +172,10 @@ impl Lab {
 
     /// A resync, to its end; none if the primary was lost.
     fn resync(&self) -> Option<Ended> {
+        Self::to_end(self.begin())
+    }
+
+    fn begin(&self) -> Reached {
         let ask = RunAsk {
             aim: Aim::Resync,
             name: Words::new("data"),
@@ -182,7 +189,10 @@ impl Lab {
             terms: terms(),
         };
         let primary = "a".parse().unwrap();
-        let mut reached = self.net.call(&primary, &Ask::Run(ask)).unwrap();
+        self.net.call(&primary, &Ask::Run(ask)).unwrap()
+    }
+
+    fn to_end(mut reached: Reached) -> Option<Ended> {
         let deadline = Instant::now() + PATIENCE;
         let mut volumes = Vec::new();
         loop {
@@ -381,4 +391,29 @@ fn a_secondary_ends_at_any_point_and_all_is_repaired() {
 #[test]
 fn a_primary_ends_at_any_point_and_all_is_repaired() {
     at_each(&crash::PRIMARY, "a");
+}
+
+/// It would stop what was started in the meantime.
+#[test]
+fn a_hook_of_a_killed_agent_does_nothing_more_once_another_one_is_run() {
+    let mut lab = Lab::new();
+    lab.resync_well("the first run");
+    lab.change(9);
+    let _ = fs::remove_file(lab.path("log"));
+    fs::write(lab.path("slow-b"), b"").unwrap();
+    lab.restart("b", Some("host.stopping"));
+    let run = lab.begin();
+    eventually("the hook is at work", || lab.moments("b") == ["stop"]);
+    let crashed = lab.agents[number("b")].as_mut().unwrap();
+    eventually("the agent is gone", || {
+        crashed.try_wait().unwrap().is_some()
+    });
+    // Long before the run has missed it.
+    lab.restart("b", None);
+    eventually("it is served", || {
+        lab.moments("b").last().is_some_and(|it| it == "check")
+    });
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(lab.moments("b"), ["stop", "start", "check"]);
+    assert!(Lab::to_end(run).is_some());
 }

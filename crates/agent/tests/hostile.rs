@@ -278,6 +278,8 @@ fn a_known_key_without_the_right_changes_nothing() {
             "{who}"
         );
     }
+    // Nothing of this node is its affair.
+    assert_eq!(exit_code(&scene.ask("c", &Ask::Checkup)), 5);
     // A node that is not the primary; the node itself; a volume that is another one.
     let other = WriteAsk {
         id: OTHER.parse().unwrap(),

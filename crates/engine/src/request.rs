@@ -49,7 +49,8 @@ pub struct StillHook {
     pub before: Vec<OsString>,
     /// To go on, whatever happened; empty for nothing.
     pub after: Vec<OsString>,
-    /// Variables besides our own environment and those that name volumes and snapshots.
+    /// Variables besides our own environment, `LOCKSTEP_MOMENT` (`freeze` or `thaw`) and those that name
+    /// volumes and snapshots, in whose place they come.
     pub environment: Vec<(String, OsString)>,
 }
 

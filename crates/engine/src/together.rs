@@ -389,21 +389,25 @@ fn quiesce(
         ("LOCKSTEP_VOLUME".to_owned(), volumes.join("\n".as_ref())),
         ("LOCKSTEP_SNAPSHOT".to_owned(), names.join("\n".as_ref())),
     ];
-    let hooks = |when: fn(&StillHook) -> &Vec<OsString>| {
+    let hooks = |moment: &str, when: fn(&StillHook) -> &Vec<OsString>| {
+        let moment = [("LOCKSTEP_MOMENT".to_owned(), OsString::from(moment))];
         (stillness.hooks.iter())
             .filter(|hook| !when(hook).is_empty())
             .map(|hook| Hook {
                 name: hook.name.clone(),
                 argv: when(hook).clone(),
-                environment: hook.environment.iter().chain(&named).cloned().collect(),
+                // What the hook itself is told counts more: of the same name the last one stays.
+                environment: (named.iter().chain(&hook.environment).chain(&moment))
+                    .cloned()
+                    .collect(),
                 limit: stillness.limit,
             })
             .collect()
     };
     Ok(Quiesce {
         freeze: freeze_order(&stillness.freeze).map_err(|refusal| preflight(&refusal))?,
-        before: hooks(|hook| &hook.before),
-        after: hooks(|hook| &hook.after),
+        before: hooks("freeze", |hook| &hook.before),
+        after: hooks("thaw", |hook| &hook.after),
         limit: stillness.limit,
         state_dir: surroundings.state_dir.to_path_buf(),
         images: members

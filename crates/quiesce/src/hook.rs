@@ -12,14 +12,16 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+use crate::leftover::{HookLog, Noted, TOKEN};
 use crate::progress::Progress;
 use crate::socket::timespec;
 
 /// Bytes of a hook's output that are kept: the last ones, which say why it ended.
 pub const MAX_OUTPUT: usize = 8 * 1024;
 
-/// What the service manager says to us alone: a hook that used it could speak in our name.
-const OURS_ALONE: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+/// What the service manager says to us alone, for a hook that used it could speak in our name; and
+/// what tells an earlier hook, that started us perhaps.
+const OURS_ALONE: [&str; 4] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", TOKEN];
 /// Most bytes of output in a message.
 const MAX_SHOWN: usize = 200;
 /// Pause between two looks at whether to stop.
@@ -70,13 +72,37 @@ pub enum HookEnd {
     Cancelled,
 }
 
+impl HookFailure {
+    /// What it exited with; none if it was killed, or did not run.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        match &self.end {
+            HookEnd::Failed(status) => status.code(),
+            HookEnd::NotRun(_) | HookEnd::TimedOut(_) | HookEnd::Cancelled => None,
+        }
+    }
+}
+
 impl Hook {
     /// Runs the hook to its end. Blocks.
     ///
     /// # Errors
     /// [`HookFailure`] if it did not exit with 0 within its limit.
     pub fn run(&self, progress: &dyn Progress) -> Result<(), HookFailure> {
-        self.run_with(progress, Output::Together).map(drop)
+        self.run_with(progress, Output::Together, None).map(drop)
+    }
+
+    /// Runs the hook to its end, written down for [`crate::end_leftovers()`]. Blocks.
+    ///
+    /// One that cannot be written down is run all the same: it may be what lets an application go on.
+    ///
+    /// # Errors
+    /// As [`Hook::run`].
+    pub fn run_noted(&self, log: HookLog<'_>, progress: &dyn Progress) -> Result<(), HookFailure> {
+        let noted = Noted::begin(log, &self.name)
+            .inspect_err(|error| tracing::warn!("hook {} is not written down: {error}", self.name));
+        self.run_with(progress, Output::Together, noted.ok())
+            .map(drop)
     }
 
     /// Runs it to its end; the last [`MAX_OUTPUT`] bytes of its standard output.
@@ -84,12 +110,18 @@ impl Hook {
     /// # Errors
     /// As [`Hook::run`].
     pub fn answer(&self, progress: &dyn Progress) -> Result<Vec<u8>, HookFailure> {
-        self.run_with(progress, Output::Apart)
+        self.run_with(progress, Output::Apart, None)
     }
 
-    fn run_with(&self, progress: &dyn Progress, how: Output) -> Result<Vec<u8>, HookFailure> {
+    /// What is noted goes when the hook has ended.
+    fn run_with(
+        &self,
+        progress: &dyn Progress,
+        how: Output,
+        mut noted: Option<Noted>,
+    ) -> Result<Vec<u8>, HookFailure> {
         let mut tails = Tails::default();
-        let end = match self.start(how) {
+        let end = match self.start(how, noted.as_mut()) {
             Ok(running) => running.watch(self.limit, progress, &mut tails),
             Err(error) => Err(HookEnd::NotRun(error)),
         };
@@ -103,7 +135,7 @@ impl Hook {
         }
     }
 
-    fn start(&self, how: Output) -> io::Result<Running> {
+    fn start(&self, how: Output, noted: Option<&mut Noted>) -> io::Result<Running> {
         let missing = || io::Error::new(io::ErrorKind::InvalidInput, "no program is named");
         let (program, arguments) = self.argv.split_first().ok_or_else(missing)?;
         let (reader, writer) = pipe()?;
@@ -116,8 +148,20 @@ impl Hook {
         };
         let mut command = self.command(program, arguments);
         command.stdin(Stdio::null()).stdout(said).stderr(writer);
+        if let Some(noted) = &noted {
+            command.env(TOKEN, noted.token());
+        }
         let child = command.spawn()?;
-        Running::new(child, reader, answer)
+        let number = child.id();
+        let running = Running::new(child, reader, answer)?;
+        // Without it the token tells.
+        if let Some(Err(error)) = noted.map(|noted| noted.is(number)) {
+            tracing::warn!(
+                "the process of hook {} is not written down: {error}",
+                self.name
+            );
+        }
+        Ok(running)
     }
 }
 

@@ -168,7 +168,7 @@ pub(crate) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
 }
 
-fn lock_folder(folder: &Path) -> Result<File, QuiesceError> {
+pub(crate) fn lock_folder(folder: &Path) -> Result<File, QuiesceError> {
     let path = folder.join("lock");
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
@@ -193,7 +193,7 @@ fn remove_drafts(folder: &Path) -> Result<(), QuiesceError> {
     Ok(())
 }
 
-fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, QuiesceError> {
+pub(crate) fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, QuiesceError> {
     let entries = fs::read_dir(folder).map_err(failed("read", folder))?;
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let wanted = paths.filter(|path| path.extension().is_some_and(|found| found == extension));

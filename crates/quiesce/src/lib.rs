@@ -25,6 +25,9 @@
 //! | both are killed | [`recover()`], at the next start |
 //! | the machine goes down | nobody has to: a freeze is not on the disk |
 //!
+//! A hook that outlives its killed runner is killed by [`end_leftovers()`], at the next start and before
+//! any other hook.
+//!
 //! A filesystem that somebody else froze is not thawed, with one exception: if the freezer is killed in
 //! the very moment in which the kernel tells it so, the watchdog cannot know, and thaws.
 //!
@@ -43,6 +46,7 @@ mod error;
 mod freezer;
 mod hook;
 mod journal;
+mod leftover;
 mod level;
 mod mounts;
 mod order;
@@ -60,6 +64,7 @@ use std::time::Duration;
 
 pub use error::{Needed, QuiesceError, Refusal};
 pub use hook::{Hook, HookEnd, HookFailure, MAX_OUTPUT};
+pub use leftover::{HookLog, Leftover, end_leftovers, leftover_of};
 pub use level::Level;
 pub use order::freeze_order;
 pub use progress::{Progress, Step};

@@ -11,6 +11,7 @@ use crate::error::{Needed, QuiesceError, Refusal};
 use crate::freezer::{Freezer, stop_if_cancelled};
 use crate::hook::{Hook, HookEnd, HookFailure};
 use crate::journal::{Entry, Journal};
+use crate::leftover::HookLog;
 use crate::level::Level;
 use crate::point::MountPoint;
 use crate::progress::{Progress, Step, Unattended};
@@ -106,12 +107,16 @@ impl Quiesce {
     }
 
     /// What a snapshot is worth if everything succeeds.
+    ///
+    /// A `before` hook holds its application until the `after` hook of its name. One without such a hook
+    /// lets go by itself, nobody knows when, and says nothing of the moment of the snapshot.
     #[must_use]
     pub fn level(&self) -> Level {
-        match (self.before.is_empty(), self.freeze.is_empty()) {
-            (false, _) => Level::ApplicationConsistent,
-            (true, false) => Level::FilesystemConsistent,
-            (true, true) => Level::CrashConsistent,
+        let holds = |before: &Hook| self.after.iter().any(|after| after.name == before.name);
+        match (self.before.as_slice(), self.freeze.is_empty()) {
+            ([_, ..], _) if self.before.iter().all(holds) => Level::ApplicationConsistent,
+            (_, false) => Level::FilesystemConsistent,
+            (_, true) => Level::CrashConsistent,
         }
     }
 
@@ -167,7 +172,7 @@ impl Quiesce {
             progress.step(Step::Hook(&hook.name));
             stop_if_cancelled(progress)?;
             begun.push(hook.name.clone());
-            hook.run(progress).map_err(|failure| match failure.end {
+            (hook.run_noted(self.log(hook), progress)).map_err(|failure| match failure.end {
                 HookEnd::Cancelled => QuiesceError::Cancelled,
                 _ => failure.into(),
             })?;
@@ -184,7 +189,7 @@ impl Quiesce {
         let mut result = Ok(());
         for hook in self.after.iter().filter(|hook| self.is_owed(hook, begun)) {
             progress.step(Step::Hook(&hook.name));
-            let run = hook.run(&Unattended);
+            let run = hook.run_noted(self.log(hook), &Unattended);
             match (&result, run) {
                 (Ok(()), run) => result = run,
                 (Err(_), Err(failure)) => tracing::error!("{failure}"),
@@ -192,6 +197,13 @@ impl Quiesce {
             }
         }
         result
+    }
+
+    fn log<'a>(&'a self, hook: &'a Hook) -> HookLog<'a> {
+        HookLog {
+            state_dir: &self.state_dir,
+            of: &hook.name,
+        }
     }
 
     fn is_owed(&self, after: &Hook, begun: &[String]) -> bool {

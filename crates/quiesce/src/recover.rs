@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::QuiesceError;
 use crate::journal::{Entry, Freezable, boot_id, failed, orphans};
+use crate::leftover::end_leftovers;
 use crate::mounts::Mounts;
 use crate::point::{MountPoint, Thaw};
 
@@ -72,7 +73,7 @@ impl fmt::Display for Recovered {
     }
 }
 
-/// Thaws what the entries of dead freezers name, if it is still the same filesystem, and removes the
+/// Kills the hooks of dead freezers, thaws what their entries name, if it is still the same filesystem, and removes the
 /// entries that are dealt with. What belongs to a freezer that lives is left alone.
 ///
 /// # Errors
@@ -80,6 +81,21 @@ impl fmt::Display for Recovered {
 /// [`Recovery`], and does not keep the others from being thawed.
 pub fn recover(state_dir: &Path) -> Result<Recovery, QuiesceError> {
     let mut recovery = Recovery::default();
+    // One that still holds an application would do so after the hook that lets it go on.
+    for hook in end_leftovers(state_dir)? {
+        match hook.is_gone {
+            true => tracing::warn!(
+                process = hook.process,
+                "hook {} of an interrupted run was killed",
+                hook.name
+            ),
+            false => tracing::error!(
+                process = hook.process,
+                "hook {} of an interrupted run cannot be killed",
+                hook.name
+            ),
+        }
+    }
     let entries = orphans(state_dir)?;
     if entries.is_empty() {
         return Ok(recovery);

@@ -22,7 +22,7 @@
 //! | --- | --- | --- |
 //! | no note | up | nothing |
 //! | a note, the ledger as it was | may be down | `start`, `check`, if the data was neither inconsistent nor failed, and they had been up before |
-//! | a note, consistent by its run | down | files, `configure`, `start`, `check`; in a group only with the primary's word in the note |
+//! | a note, consistent by its run | down | files, `configure`, `start`, `check`; in a group only if each volume of it is |
 //! | a note, anything else | down | nothing: the next run that makes the data consistent starts them |
 //! | a note that is damaged | down | nothing, and a warning |
 //!
@@ -45,9 +45,8 @@ mod view;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
-use lockstep_cluster::claim::{Claim, Epoch, Refusal};
+use lockstep_cluster::claim::{Claim, Epoch, Refusal, RunName};
 use lockstep_cluster::file::{Group, Primary, Volume};
 use lockstep_cluster::plan::NodeState;
 use lockstep_cluster::roles::Role;
@@ -66,13 +65,11 @@ use self::session::Session;
 use self::settle::Services;
 use self::turn::Turn;
 use crate::config::{Config, Current};
-use crate::hook::About;
+use crate::hook::{About, end_leftovers};
 use crate::reach::Reach;
 use crate::talk::{Talk, say};
-use crate::wire::{HostTell, WireFailure, WriteAsk};
+use crate::wire::{CLAIM_IN_LINE, HostTell, WireFailure, WriteAsk};
 
-/// Longest that a run waits for the earlier one to end.
-const CLAIM_LIMIT: Duration = Duration::from_secs(300);
 /// Most threads that hash in one run.
 const MAX_THREADS: usize = 256;
 
@@ -199,7 +196,7 @@ impl Host {
         self.refuse_a_primary(config, volume, path, &ground)?;
         self.refuse_another_primary(volume, caller, config)?;
         // A newer run takes the place of the one that it fences, and a group has one.
-        let slot = match seat.holder().is_some() || (ask.group && !ask.hooks) {
+        let slot = match seat.holder().is_some() || (ask.group && self.has_part(&ask.run, caller)) {
             true => None,
             false => Some(Self::slot(&self.served, config)?),
         };
@@ -211,7 +208,7 @@ impl Host {
             volume: ask.id,
         };
         let held = seat
-            .enter(&claim, &look.device, &ground, CLAIM_LIMIT)
+            .enter(&claim, &look.device, &ground, CLAIM_IN_LINE)
             .map_err(not_in)?;
         // The run before it may have changed what it says.
         let look = Look {
@@ -245,6 +242,13 @@ impl Host {
         Ok(seat)
     }
 
+    /// Whether a run of that node has another volume here already.
+    fn has_part(&self, run: &RunName, caller: &NodeName) -> bool {
+        let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holders = seats.values().filter_map(|seat| seat.holder());
+        holders.any(|claim| claim.run == *run && claim.source == *caller)
+    }
+
     /// Room for one more run or comparison, if `agent.toml` has it.
     fn slot(count: &Arc<AtomicUsize>, config: &Config) -> Result<Slot, Failure> {
         let slot = Slot(Arc::clone(count));
@@ -271,9 +275,10 @@ impl Host {
             && seats.values().all(|seat| seat.holder().is_none())
     }
 
-    /// Brings back the services that a crash left down, as far as their data lets them run. Before
-    /// the first call; what it did is in the log.
+    /// Ends the hooks that a crash left at work, then brings back the services that it left down, as far
+    /// as their data lets them run. Before the first call; what it did is in the log.
     pub fn recover(&self) {
+        end_leftovers(&self.current.get().state_dir);
         self.settle_orphans();
         self.refresh();
     }
@@ -344,6 +349,7 @@ impl Host {
             primary: None,
             run: None,
             state: NodeState::Unknown,
+            state_dir: &config.state_dir,
         };
         about.probe(argv).or_else(
             |why| match note::Notes::at(&config.state_dir).read(volume.id) {

@@ -50,8 +50,6 @@ pub(super) struct Note {
     pub(super) was_down: bool,
     /// A way for data was opened: anything may have been written.
     pub(super) serving: bool,
-    /// The primary said that every volume of the group is consistent here.
-    pub(super) usable: bool,
     /// The hook `configure` has run.
     pub(super) configured: bool,
     /// Files that are to be put in place with the data.
@@ -196,12 +194,20 @@ fn line(note: &Note) -> io::Result<String> {
     Ok(format!("{body}{checksum}\n"))
 }
 
-/// Nothing but what [`line`] writes.
+/// What earlier releases noted besides, and nothing depends on.
+const NO_MORE: &str = "usable";
+
+/// Nothing that was not written as a whole.
 fn parse(bytes: &[u8]) -> Option<Note> {
     let text = std::str::from_utf8(bytes).ok()?;
-    let (json, _) = text.strip_prefix(PREFIX)?.rsplit_once(' ')?;
-    let note: Note = serde_json::from_str(json).ok()?;
-    (line(&note).ok()? == text).then_some(note)
+    let (json, checksum) = text.strip_prefix(PREFIX)?.rsplit_once(' ')?;
+    let body = text.strip_suffix(checksum)?;
+    if checksum != format!("{}\n", blake3::hash(body.as_bytes())) {
+        return None;
+    }
+    let mut json: serde_json::Value = serde_json::from_str(json).ok()?;
+    json.as_object_mut()?.remove(NO_MORE);
+    serde_json::from_value(json).ok()
 }
 
 #[cfg(test)]
@@ -219,7 +225,6 @@ pub(super) mod tests {
             group: false,
             was_down: false,
             serving: false,
-            usable: false,
             configured: false,
             files: Vec::new(),
             set_aside: Vec::new(),
@@ -243,6 +248,23 @@ pub(super) mod tests {
         notes.remove(note().id).unwrap();
         assert_eq!(notes.read(note().id), Found::Nothing);
         assert!(notes.volumes().is_empty());
+    }
+
+    #[test]
+    fn a_note_of_an_earlier_release_is_read_and_a_later_one_is_not_guessed_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let notes = Notes::at(folder.path());
+        notes.write(&note()).unwrap();
+        let with = |more: &str| {
+            let json = serde_json::to_string(&note()).unwrap();
+            let json = json.replace("\"configured\"", &format!("{more},\"configured\""));
+            let body = format!("{PREFIX}{json} ");
+            let checksum = blake3::hash(body.as_bytes());
+            fs::write(notes.path(note().id), format!("{body}{checksum}\n")).unwrap();
+            notes.read(note().id)
+        };
+        assert_eq!(with("\"usable\":true"), Found::Whole(Box::new(note())));
+        assert_eq!(with("\"forbidden\":true"), Found::Damaged);
     }
 
     #[test]

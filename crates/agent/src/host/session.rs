@@ -19,6 +19,7 @@ use super::settle::{Services, Settled};
 use super::turn::{Bid, Turn};
 use crate::align::{self, Incoming, Staged};
 use crate::crash;
+use crate::hook::refuse_beside_another;
 use crate::talk::{Talk, TalkError, hear, say};
 use crate::wire::{FileBytes, HostBid, HostTell, ServeTerms, UndoWord, WireFailure, WriteAsk};
 
@@ -177,16 +178,19 @@ impl Session<'_> {
         if states.len() > align::MAX_FILES {
             let why = format!("the primary has more than {} files", align::MAX_FILES);
             self.unstaged = Some(guard(why, "name fewer folders in `files`"));
-            return HostTell::Differing { files: Vec::new() };
+            return HostTell::differing(Vec::new());
         }
         match align::states(&self.services.volume.files) {
             Ok(own) => self.differing = differences(states, &own),
             // Nothing can be sent then; it is said with `Staged`, and in the end.
             Err(failure) => self.unstaged = Some(failure),
         }
-        HostTell::Differing {
-            files: self.differing.clone(),
+        let tell = HostTell::differing(self.differing.iter().map(|it| it.path.clone()).collect());
+        if let HostTell::Differing { left_out: 1.., .. } = tell {
+            let why = "more configuration files differ than can be told";
+            self.unstaged = Some(guard(why.to_owned(), "name fewer folders in `files`"));
         }
+        tell
     }
 
     /// Only what was said to differ, as it was said, and once.
@@ -287,7 +291,6 @@ impl Session<'_> {
             group: self.ask.group,
             was_down,
             serving: false,
-            usable: false,
             configured: false,
             files: match self.unstaged {
                 None => self.staged.clone(),
@@ -336,6 +339,10 @@ impl Session<'_> {
     fn open(&mut self, terms: &ServeTerms) -> Result<(Serving, crate::wire::ServingAt), Failure> {
         // The service that a probe asks is down by now.
         self.still_may(false)?;
+        refuse_beside_another(
+            &self.services.config.state_dir,
+            self.services.volume.name.as_str(),
+        )?;
         let device = self.services.ground.look()?.device;
         if device != self.device {
             let why = format!("it is {device}, and {} was promised", self.device);
@@ -392,13 +399,13 @@ impl Session<'_> {
         if settled.failure.is_none() {
             settled.failure = self.unstaged.take();
         }
-        HostTell::Concluded {
-            state: self.state(),
-            files: settled.files,
-            hooks: settled.hooks,
-            downtime_seconds: settled.downtime_seconds,
-            failure: settled.failure.as_ref().map(WireFailure::from),
-        }
+        HostTell::concluded(
+            self.state(),
+            settled.files,
+            settled.hooks,
+            settled.downtime_seconds,
+            settled.failure.as_ref().map(WireFailure::from),
+        )
     }
 
     fn settled(&mut self, usable: bool) -> Settled {
@@ -406,15 +413,9 @@ impl Session<'_> {
         let _hands = seat.hands();
         let fence = &self.held.fence;
         let is_fenced = || fence.is_up();
-        if let Some(mut note) = self.note.take() {
-            note.usable = usable;
-            if let Err(failure) = self.services.keep(&note) {
-                return Settled {
-                    failure: Some(failure),
-                    ..Settled::default()
-                };
-            }
+        if let Some(note) = self.note.take() {
             crash::point("host.usable");
+            // The ledger's word counts, of all volumes of the group; the primary's is not needed.
             return self.services.settle(note, true, &is_fenced);
         }
         if self.ask.hooks

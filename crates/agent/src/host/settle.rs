@@ -67,6 +67,7 @@ impl<'a> Services<'a> {
             primary: Some(primary),
             run: Some(run),
             state: state.unwrap_or(lockstep_cluster::plan::NodeState::Unknown),
+            state_dir: &self.config.state_dir,
         };
         about.run(moment, is_cancelled)
     }
@@ -149,7 +150,12 @@ impl<'a> Services<'a> {
             Err(failure) => Err(failure),
         };
         settled.failure = done.err();
-        if let Some(failure) = &settled.failure {
+        // A hook's failure was logged when it ended.
+        let is_hooks = settled
+            .hooks
+            .last()
+            .is_some_and(|hook| hook.error.is_some());
+        if let Some(failure) = settled.failure.as_ref().filter(|_| !is_hooks) {
             tracing::warn!(volume = %self.volume.name, "{}", failure.message);
         }
         settled

@@ -60,13 +60,7 @@ impl Host {
         let members = self.members(&config, names, who)?;
         let what = members.iter().map(Member::what).collect();
         if dry_run {
-            return Ok(Answer::Undone {
-                state: worst(&members)?,
-                bytes: 0,
-                hooks: Vec::new(),
-                what,
-                failure: None,
-            });
+            return Ok(Answer::undone(worst(&members)?, 0, Vec::new(), what, None));
         }
         let _reserved = self.reserve(&config, &members)?;
         let mut settled = Settled::default();
@@ -108,13 +102,8 @@ impl Host {
             }),
         };
         self.refresh();
-        Ok(Answer::Undone {
-            state,
-            bytes,
-            hooks: settled.hooks,
-            what,
-            failure: failure.as_ref().map(WireFailure::from),
-        })
+        let failure = failure.as_ref().map(WireFailure::from);
+        Ok(Answer::undone(state, bytes, settled.hooks, what, failure))
     }
 
     /// Everything that speaks against it, before anything is touched.
@@ -245,7 +234,6 @@ impl Member<'_> {
             group,
             was_down: services.notes().read(self.volume.id) != Found::Nothing,
             serving: false,
-            usable: false,
             configured: false,
             files: Vec::new(),
             set_aside: services.ground.set_aside(),

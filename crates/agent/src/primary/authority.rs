@@ -3,6 +3,8 @@
 //! | who | may |
 //! | --- | --- |
 //! | any operator or node of the cluster file | the status, which says no more than how old what is where |
+//! | any operator, and this node itself | a checkup, which says what is wrong here, and whom this node reaches |
+//! | another node that has a volume in common with this one | the same |
 //! | an operator of the volume | everything that a person asks: runs, undo, cancel, role, history, facts, files |
 //! | this node itself, with its own key | the same |
 //! | another node with a place for the volume | role and history |
@@ -65,6 +67,28 @@ impl Caller {
         }
     }
 
+    /// Whether it may have this node look at itself, and call all others.
+    ///
+    /// # Errors
+    /// `Auth`.
+    pub fn may_check_up(&self, config: &Config) -> Result<(), Failure> {
+        let has_place = |volume: &Volume, node: &NodeName| volume.paths.contains_key(node);
+        let may = match self {
+            Self::Operator(_) => true,
+            Self::Node(node) if *node == config.node => true,
+            Self::Node(node) => (config.cluster.volumes.iter())
+                .any(|volume| has_place(volume, node) && has_place(volume, &config.node)),
+        };
+        match may {
+            true => Ok(()),
+            false => Err(Failure::new(
+                FailureKind::Auth,
+                format!("{self} has no volume in common with `{}`", config.node),
+            )
+            .hint("look at it with an operator's key")),
+        }
+    }
+
     /// Whether it may start, end and undo runs of a volume from this node.
     ///
     /// # Errors
@@ -103,22 +127,41 @@ mod tests {
     use lockstep_cluster::{AgentFile, ClusterFile};
     use std::path::Path;
 
-    /// What a caller may of a volume on `db1`: know, compare, run.
-    fn rights(caller: &Caller, volume: &str) -> [bool; 3] {
+    fn config(node: &str) -> Config {
         let example = include_bytes!("../../../../docs/cluster.toml");
-        let config = Config {
-            node: "db1".parse().unwrap(),
+        Config {
+            node: node.parse().unwrap(),
             cluster: ClusterFile::parse(example, Path::new("x")).unwrap(),
             own: AgentFile::default(),
             fingerprint: String::new(),
             state_dir: "/x".into(),
-        };
+        }
+    }
+
+    /// What a caller may of a volume on `db1`: know, compare, run.
+    fn rights(caller: &Caller, volume: &str) -> [bool; 3] {
+        let config = config("db1");
         let volume = config.cluster.volume(&volume.parse().unwrap()).unwrap();
         [
             caller.may_know(&config, volume).is_ok(),
             caller.may_compare(&config, volume).is_ok(),
             caller.may_run(&config, volume).is_ok(),
         ]
+    }
+
+    #[test]
+    fn whoever_has_nothing_in_common_with_a_node_has_it_look_at_nothing() {
+        let mut config = config("db1");
+        // Without them db3 has nothing that db1 has.
+        config
+            .cluster
+            .volumes
+            .retain(|volume| volume.name.as_str() == "queue");
+        let node = |name: &str| Caller::Node(name.parse().unwrap());
+        let operator = Caller::Operator("other".parse().unwrap());
+        let may = |caller: Caller| caller.may_check_up(&config).is_ok();
+        assert!(may(operator) && may(node("db1")) && may(node("db2")));
+        assert!(!may(node("db3")) && !may(node("db9")));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::reach::{ask_once, out_of_turn, said_by, tell, unheard};
 use crate::talk::hear;
 use crate::wire::{
     Aftermath, Aim, Answer, Ask, CompareAsk, FileStates, VolumeEnded, VolumeFacts, WireOutcome,
+    fits,
 };
 
 /// How long a secondary may take to say what it knows: whether a volume is blank takes a look at it.
@@ -138,7 +139,8 @@ impl Driven {
             id: volume.id,
             run: self.live.run.clone(),
         });
-        match Part::opened(node, self.reach().call(node, &ask)?)? {
+        let reached = self.reach().call_in(&self.live.run, node, &ask)?;
+        match Part::opened(node, reached, &self.live.cancel)? {
             Opened::Granted(part) => Ok(Arc::new(part)),
             Opened::Refused(failure, _) => Err(failure),
         }
@@ -235,8 +237,12 @@ impl Driven {
         let ask = Ask::Files {
             volume: volume.name.clone(),
         };
+        let states = FileStates(own.clone());
+        if !fits(&states) {
+            return Err(files::too_many(own.len()));
+        }
         let mut reached = self.reach().call(node, &ask)?;
-        tell(node, &mut *reached.talk, &FileStates(own.clone()))?;
+        tell(node, &mut *reached.talk, &states)?;
         match hear(&mut *reached.talk, FACTS_LIMIT).map_err(|error| unheard(node, &error))? {
             Answer::Differing { files } => Ok(files),
             Answer::Failed(failure) => Err(said_by(node, failure.into())),
@@ -252,12 +258,18 @@ fn tellable(ended: VolumeEnded) -> Result<VolumeEnded, Failure> {
     if files == 0 || ended.fits() {
         return Ok(ended);
     }
-    let message = format!(
-        "the plan of `{}` is too long to be told: {files} configuration files differ",
-        ended.volume
-    );
-    Err(Failure::new(FailureKind::Preflight, message)
-        .hint("plan for single secondaries, or resync without a plan: that has no such limit"))
+    let failure = too_long_a_plan(files);
+    Err(Failure {
+        message: format!("`{}`: {}", ended.volume, failure.message),
+        ..failure
+    })
+}
+
+/// Why files that differ are not part of a plan.
+pub(crate) fn too_long_a_plan(files: usize) -> Failure {
+    let message = format!("the plan is too long to be told: {files} configuration files differ");
+    Failure::new(FailureKind::Preflight, message)
+        .hint("plan for single secondaries, or resync without a plan: that tells only their names")
 }
 
 /// Failures first: what could not be compared is not known to be equal.

@@ -12,12 +12,14 @@ use lockstep_protocol::{Failure, FailureKind};
 use super::part::Part;
 use crate::align::{MAX_FRAME_BYTES, read, states};
 use crate::reach::{out_of_turn, said_by};
-use crate::wire::{FileBytes, HostBid, HostTell};
+use crate::wire::{FileBytes, HostBid, HostTell, fits};
 
 /// How long a secondary may take to compare its files, and to put aside what it was sent.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long all files of a volume may take.
 const ALL_LIMIT: Duration = Duration::from_secs(600);
+
+const FEWER: &str = "name fewer folders in `files`, and lay the others down by other means";
 
 /// The files of a volume here.
 pub(super) fn own(places: &[AbsolutePath]) -> Result<BTreeMap<AbsolutePath, FileState>, Failure> {
@@ -40,11 +42,18 @@ pub(super) fn send(
     let bid = HostBid::Files {
         states: states.clone(),
     };
-    let HostTell::Differing { files } = part.bid(&bid, LIMIT)? else {
+    if !fits(&bid) {
+        return Err(too_many(states.len()));
+    }
+    let HostTell::Differing { files, left_out } = part.bid(&bid, LIMIT)? else {
         return Err(out_of_turn(part.node()));
     };
+    if left_out > 0 {
+        // Part of them would be neither the old files nor the new ones.
+        return Err(said_by(part.node(), too_many_differ(files.len(), left_out)));
+    }
     // Each path once, whatever the other side says.
-    let paths: BTreeSet<&AbsolutePath> = files.iter().map(|file| &file.path).collect();
+    let paths: BTreeSet<&AbsolutePath> = files.iter().collect();
     let deadline = Instant::now() + ALL_LIMIT;
     for path in paths {
         if cancel.cause().is_some() {
@@ -66,6 +75,20 @@ pub(super) fn send(
         } => Err(said_by(part.node(), failure.into())),
         _ => Err(out_of_turn(part.node())),
     }
+}
+
+/// Nothing of it can be compared: half a list would have files removed that the primary has.
+pub(super) fn too_many(files: usize) -> Failure {
+    let message =
+        format!("the names and states of {files} configuration files are too long to be told");
+    Failure::new(FailureKind::Guard, message).hint(FEWER)
+}
+
+fn too_many_differ(told: usize, left_out: u64) -> Failure {
+    let message = format!(
+        "{told} configuration files differ, and {left_out} more, whose names are too long to be told"
+    );
+    Failure::new(FailureKind::Guard, message).hint(FEWER)
 }
 
 fn send_one(

@@ -234,11 +234,13 @@ impl Job {
                 primary: Some(&self.config.node),
                 run: None,
                 state: NodeState::Unknown,
+                state_dir: &self.config.state_dir,
             };
             let report = about.run(Moment::Health, &|| false);
             if let Some(error) = report.and_then(|report| report.error) {
                 let message = format!("the primary `{}` is not healthy: {error}", self.config.node);
-                tracing::warn!(%run, "{message}");
+                // Why was logged when the hook ended.
+                tracing::info!(%run, "ended before it began: the primary is not healthy");
                 return Err(Failure::new(FailureKind::Preflight, message)
                     .hint("a sick primary is copied nowhere: repair it first"));
             }
@@ -323,6 +325,7 @@ pub fn own_role(config: &Config, volume: &Volume) -> Option<Probed> {
         primary: None,
         run: None,
         state: NodeState::Unknown,
+        state_dir: &config.state_dir,
     };
     Some(about.probe(argv))
 }

@@ -38,6 +38,7 @@ use lockstep_engine::Cause;
 use lockstep_protocol::{Failure, FailureKind};
 
 pub use authority::Caller;
+pub(crate) use compare::too_long_a_plan;
 pub use job::{Job, own_role, roles};
 pub(crate) use owed::thaw_owed;
 pub use runs::{Live, Runs};

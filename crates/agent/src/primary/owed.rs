@@ -42,6 +42,7 @@ pub(crate) fn thaw_owed(config: &Config) {
             primary: Some(&config.node),
             run: None,
             state: NodeState::Unknown,
+            state_dir: &config.state_dir,
         };
         tracing::warn!(volume = %volume.name, "a run was killed while it held the volume's users still");
         // How it ended is in the log.

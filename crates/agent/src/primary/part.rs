@@ -2,22 +2,22 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lockstep_cluster::claim::Epoch;
 use lockstep_cluster::file::{Limits, Moment};
 use lockstep_cluster::plan::NodeState;
 use lockstep_cluster::value::NodeName;
-use lockstep_engine::{Connect, Connected};
+use lockstep_engine::{Cancel, Connect, Connected};
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_transport::quic::{OneTimeKey, PublicKey, QuicOptions, dial};
 
 use crate::reach::{Reached, out_of_turn, said_by, tell, unheard};
-use crate::talk::{Talk, hear};
-use crate::wire::{Aftermath, HostBid, HostTell, RunTerms, ServingAt};
+use crate::talk::{Talk, TalkError, hear};
+use crate::wire::{Aftermath, CLAIM_ANSWER, HostBid, HostTell, RunTerms, ServingAt};
 
-/// How long a secondary may take to say whether a run may write: an older run is drained first.
-const CLAIM_LIMIT: Duration = Duration::from_secs(120);
+/// How often is looked whether a run that waits for an answer was cancelled.
+const GLANCE: Duration = Duration::from_millis(500);
 /// How long it may take to open a port.
 const SERVE_LIMIT: Duration = Duration::from_secs(60);
 /// How long the data's connection may take.
@@ -52,16 +52,20 @@ pub(super) struct Served {
 }
 
 impl Part {
-    /// A call whose first word asked for a part in a run: waits for the answer.
-    pub(super) fn opened(node: &NodeName, reached: Reached) -> Result<Opened, Failure> {
+    /// A call whose first word asked for a part in a run: waits for the answer, unless the run is
+    /// cancelled.
+    pub(super) fn opened(
+        node: &NodeName,
+        reached: Reached,
+        cancel: &Cancel,
+    ) -> Result<Opened, Failure> {
         let part = Part {
             node: node.clone(),
             host: reached.host,
             talk: Mutex::new(reached.talk),
             served: Mutex::default(),
         };
-        let told = part.hear(CLAIM_LIMIT)?;
-        match told {
+        match part.answer(cancel)? {
             HostTell::Granted { .. } => Ok(Opened::Granted(part)),
             HostTell::Refused { failure, promised } => {
                 Ok(Opened::Refused(said_by(node, failure.into()), promised))
@@ -140,17 +144,32 @@ impl Part {
         match self.bid(&HostBid::Conclude { usable }, limit)? {
             HostTell::Concluded {
                 files,
+                files_left_out,
                 hooks,
                 downtime_seconds,
                 failure,
                 state: _,
             } => {
-                aftermath.placed(files);
+                aftermath.placed(files, files_left_out);
                 aftermath.ran(hooks);
                 aftermath.downtime_seconds = downtime_seconds;
                 failure.map_or(Ok(()), |failure| Err(said_by(&self.node, failure.into())))
             }
             _ => Err(out_of_turn(&self.node)),
+        }
+    }
+
+    fn answer(&self, cancel: &Cancel) -> Result<HostTell, Failure> {
+        let deadline = Instant::now() + CLAIM_ANSWER;
+        loop {
+            match hear(&mut **self.talk(), GLANCE) {
+                Err(TalkError::Silent(_)) if cancel.cause().is_some() => {
+                    let why = format!("{}: the run was cancelled while it waited", self.node);
+                    return Err(Failure::new(FailureKind::Temporary, why));
+                }
+                Err(TalkError::Silent(_)) if Instant::now() < deadline => {}
+                heard => return heard.map_err(|error| unheard(&self.node, &error)),
+            }
         }
     }
 
@@ -214,5 +233,58 @@ impl Way {
             warning: None,
             lifeline: Box::new(()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Opened, Part};
+    use crate::reach::Reached;
+    use crate::talk::pair::pair;
+    use crate::talk::say;
+    use crate::wire::{CLAIM_ANSWER, CLAIM_IN_LINE, HostTell, WireFailure, Words};
+    use lockstep_engine::{Cancel, Cause};
+    use lockstep_protocol::FailureKind;
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn who_waits_for_a_secondary_hears_its_answer_or_that_the_run_was_cancelled() {
+        const { assert!(CLAIM_ANSWER.as_secs() > CLAIM_IN_LINE.as_secs()) };
+        let node = "b".parse().unwrap();
+        let reached = |end| Reached {
+            talk: Box::new(end),
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        let (near, mut far) = pair();
+        let refusing = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(1200));
+            let failure = WireFailure {
+                exit_code: 22,
+                message: Words::new("the earlier run did not end in time"),
+                hint: Words::default(),
+            };
+            let promised = None;
+            say(&mut far, &HostTell::Refused { failure, promised }).unwrap();
+        });
+        match Part::opened(&node, reached(near), &Cancel::new()).unwrap() {
+            Opened::Refused(failure, None) => assert_eq!(failure.kind, FailureKind::Busy),
+            _ => panic!("let in"),
+        }
+        refusing.join().unwrap();
+
+        let (near, _silent) = pair();
+        let cancel = Arc::new(Cancel::new());
+        let begun = Instant::now();
+        let cancelling = {
+            let cancel = Arc::clone(&cancel);
+            thread::spawn(move || cancel.request(Cause::Abandoned))
+        };
+        let failure = Part::opened(&node, reached(near), &cancel).err().unwrap();
+        assert!(failure.message.contains("cancelled"), "{failure}");
+        assert!(begun.elapsed() < CLAIM_IN_LINE);
+        cancelling.join().unwrap();
     }
 }

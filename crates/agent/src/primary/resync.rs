@@ -6,12 +6,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lockstep_cluster::claim::Epoch;
-use lockstep_cluster::file::Volume;
+use lockstep_cluster::file::{Moment, Volume};
 use lockstep_cluster::plan::{ChangeLimit, NodeState, Plan};
 use lockstep_cluster::value::NodeName;
 use lockstep_engine::FullScanEvery;
 use lockstep_engine::{
-    Consent, KeepBase, Outcome, PlanLine, Purpose, Request, Reuse, Scope, TakenSnapshot,
+    Consent, KeepBase, Outcome, PlanLine, Purpose, Request, Reuse, Scope, Stillness, TakenSnapshot,
     TargetOutcome, TargetSpec, Together, UndoMode, UndoPolicy, Verdict, VerifyScope, hash_volume,
     run,
 };
@@ -24,6 +24,7 @@ use super::rates::{Measured, rate};
 use super::tell::{Seen, Teller};
 use super::{Driven, files, terms};
 use crate::crash;
+use crate::hook::About;
 use crate::wire::{
     Aftermath, Ask, RunTerms, Told, UndoWord, VolumeEnded, WireFailure, WireOutcome, WriteAsk,
 };
@@ -130,9 +131,11 @@ impl Driven {
             });
             let reached = self
                 .reach()
-                .call(node, &ask)
+                .call_in(&self.live.run, node, &ask)
                 .map_err(|failure| (failure, None))?;
-            match Part::opened(node, reached).map_err(|failure| (failure, None))? {
+            match Part::opened(node, reached, &self.live.cancel)
+                .map_err(|failure| (failure, None))?
+            {
                 Opened::Granted(part) => parts.push(Arc::new(part)),
                 Opened::Refused(failure, promised) => return Err((failure, promised)),
             }
@@ -304,7 +307,9 @@ impl Driven {
         });
         let together = Together {
             volumes: volumes.collect(),
-            stillness: terms::stillness(&self.job.volumes, &self.environment(epoch)),
+            stillness: terms::stillness(&self.job.volumes, |volume| {
+                self.environment(volume, epoch)
+            }),
             state_dir: config.state_dir.clone(),
             run: self.live.run.to_string(),
             watchdog: Together::own_watchdog(),
@@ -316,15 +321,22 @@ impl Driven {
         Ok(taken.snapshots)
     }
 
-    fn environment(&self, epoch: Epoch) -> Vec<(String, std::ffi::OsString)> {
-        [
-            ("LOCKSTEP_NODE", self.job.config.node.to_string()),
-            ("LOCKSTEP_PRIMARY", self.job.config.node.to_string()),
-            ("LOCKSTEP_RUN", self.live.run.to_string()),
-            ("LOCKSTEP_EPOCH", epoch.to_string()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.into()))
-        .to_vec()
+    /// What `freeze` and `thaw` are told: as every other hook, the moment apart.
+    fn environment(&self, volume: &Volume, epoch: Epoch) -> Vec<(String, std::ffi::OsString)> {
+        let config = &self.job.config;
+        let Some(path) = volume.paths.get(&config.node) else {
+            return Vec::new();
+        };
+        let about = About {
+            volume,
+            path,
+            node: &config.node,
+            primary: Some(&config.node),
+            run: Some((&self.live.run, epoch)),
+            state: NodeState::Unknown,
+            state_dir: &config.state_dir,
+        };
+        about.environment(Moment::Freeze.word())
     }
 
     fn warn(&self, volume: usize, target: Option<usize>, message: &str) {
@@ -407,7 +419,7 @@ impl Driven {
         let ask = &self.job.ask;
         let mut request = self.base_request(volume, parts, Purpose::Sync)?;
         request.taken = taken;
-        request.stillness = terms::stillness([volume], &self.environment(epoch));
+        request.stillness = terms::stillness([volume], |volume| self.environment(volume, epoch));
         request.scope = match ask.terms.full {
             true => Scope::Everything,
             false => Scope::Differences,
@@ -468,7 +480,7 @@ impl Driven {
             snapshot: terms::snapshot_choice(&volume.snapshot),
             taken: None,
             run: Some(self.name),
-            stillness: terms::stillness([], &[]),
+            stillness: Stillness::default(),
             scope: Scope::Differences,
             verify: VerifyScope::Written,
             compression: ask.terms.compression(),

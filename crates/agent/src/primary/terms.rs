@@ -61,10 +61,11 @@ pub(crate) fn snapshot_choice(word: &SnapshotWord) -> SnapshotChoice {
     }
 }
 
-/// What holds still while these volumes are snapshotted: their `freeze` and `thaw`, each pair once.
+/// What holds still while these volumes are snapshotted: their `freeze` and `thaw`, each pair once,
+/// for the first volume that has it.
 pub(super) fn stillness<'a>(
     volumes: impl IntoIterator<Item = &'a Volume>,
-    environment: &[(String, OsString)],
+    environment: impl Fn(&Volume) -> Vec<(String, OsString)>,
 ) -> Stillness {
     let argv = |argv: Option<&Argv>| -> Vec<OsString> {
         argv.map(|argv| argv.words().iter().map(OsString::from).collect())
@@ -77,7 +78,7 @@ pub(super) fn stillness<'a>(
             name: hook_name(&volume.name),
             before: argv(volume.hooks.at(Moment::Freeze)),
             after: argv(volume.hooks.at(Moment::Thaw)),
-            environment: environment.to_vec(),
+            environment: environment(volume),
         };
         let is_known = |other: &StillHook| other.before == hook.before && other.after == hook.after;
         let is_nothing = hook.before.is_empty() && hook.after.is_empty();

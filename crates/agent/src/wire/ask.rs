@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkup::Checkup;
 use super::ended::{Ended, VolumeEnded};
+use super::fit;
 use super::host::{CompareAsk, Hex32, HookReport, UndoWord, WireFailure, WriteAsk};
 use super::run::Told;
 use super::text::Words;
@@ -216,9 +217,12 @@ pub enum Answer {
         state: NodeState,
         /// Bytes that were put back.
         bytes: u64,
-        /// What ran.
+        /// What ran; the first of them.
         hooks: Vec<HookReport>,
-        /// For each volume one sentence about what can be, or was, brought back.
+        /// How many more there were.
+        hooks_left_out: u64,
+        /// For each volume one sentence about what can be, or was, brought back; the last one may count
+        /// volumes for which there was no room.
         what: Vec<Words>,
         /// What did not work besides, such as a service that did not start.
         failure: Option<WireFailure>,
@@ -237,6 +241,33 @@ pub enum Answer {
         /// Its number.
         port: u16,
     },
+}
+
+impl Answer {
+    /// `Undone`, with as much as one frame holds.
+    pub(crate) fn undone(
+        state: NodeState,
+        bytes: u64,
+        hooks: Vec<HookReport>,
+        what: Vec<Words>,
+        failure: Option<WireFailure>,
+    ) -> Self {
+        let (hooks, hooks_left_out) = fit::first(hooks);
+        let (mut what, more) = fit::first(what);
+        if more > 0 {
+            // In place of the last one, so that there is room.
+            what.pop();
+            what.push(Words::new(&format!("and {} more volumes", more + 1)));
+        }
+        Self::Undone {
+            state,
+            bytes,
+            hooks,
+            hooks_left_out,
+            what,
+            failure,
+        }
+    }
 }
 
 /// What a plan has to know of a volume on a secondary.

@@ -6,6 +6,7 @@ use lockstep_cluster::value::{NodeName, VolumeName};
 use serde::{Deserialize, Serialize};
 
 use super::ask::{NodeStatus, RoleWord};
+use super::fit;
 use super::host::WireFailure;
 use super::text::Words;
 
@@ -15,14 +16,35 @@ use super::text::Words;
 pub struct Checkup {
     /// What is known anyway.
     pub status: NodeStatus,
-    /// What is not as it should be.
+    /// What is not as it should be; what is fatal comes first.
     pub findings: Vec<Finding>,
+    /// How much more there is.
+    pub findings_left_out: u64,
     /// What the volumes are there.
     pub places: BTreeMap<VolumeName, PlaceSeen>,
     /// Bytes that are free at its state directory.
     pub state_dir_free: Option<u64>,
     /// The other nodes, as it sees them.
     pub peers: BTreeMap<NodeName, PeerSeen>,
+}
+
+/// What is left of a sentence about another node: there may be many.
+const SHORT: usize = 512;
+
+impl Checkup {
+    /// The same, with no more than one frame holds.
+    pub(crate) fn fitted(mut self) -> Self {
+        self.findings.sort_by_key(|finding| !finding.is_fatal);
+        let (findings, left_out) = fit::first(self.findings);
+        self.findings = findings;
+        self.findings_left_out = self.findings_left_out.saturating_add(left_out);
+        let failures = self.peers.values_mut().filter_map(|it| it.failure.as_mut());
+        for failure in failures {
+            failure.message = failure.message.cut(SHORT);
+            failure.hint = failure.hint.cut(SHORT);
+        }
+        self
+    }
 }
 
 /// What a volume is on a node.

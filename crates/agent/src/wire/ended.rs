@@ -3,10 +3,10 @@
 use lockstep_cluster::claim::{Epoch, RunName};
 use lockstep_cluster::plan::Plan;
 use lockstep_cluster::value::{AbsolutePath, VolumeName};
-use lockstep_transport::control::MAX_CALL_FRAME;
 use serde::{Deserialize, Serialize};
 
 use super::ask::Answer;
+use super::fit::{self, MAX_FILES};
 use super::host::{HookReport, WireFailure};
 use super::run::WireOutcome;
 
@@ -45,8 +45,7 @@ const SHORT: usize = 256;
 impl VolumeEnded {
     /// Whether one frame holds it.
     pub(crate) fn fits(&self) -> bool {
-        let length = super::frame(&Answer::VolumeEnded(Box::new(self.clone()))).len();
-        length <= MAX_CALL_FRAME
+        fit::fits(&Answer::VolumeEnded(Box::new(self.clone())))
     }
 
     /// The same, with no more words than one frame holds: the least telling go first, the outcome never.
@@ -69,7 +68,7 @@ impl VolumeEnded {
     fn leave_files_out(&mut self) {
         for aftermath in &mut self.aftermath {
             let left_out = std::mem::take(&mut aftermath.files).len();
-            aftermath.leave_out(left_out);
+            aftermath.leave_out(count(left_out));
         }
     }
 
@@ -89,8 +88,6 @@ impl VolumeEnded {
     }
 }
 
-/// Most files of a target that are named; the others are counted.
-const MAX_FILES: usize = 100;
 /// Most hooks of a target that are told of; there are four moments.
 const MAX_HOOKS: usize = 16;
 
@@ -111,16 +108,16 @@ pub struct Aftermath {
 impl Aftermath {
     /// These and those.
     pub(crate) fn add(&mut self, other: Self) {
-        self.placed(other.files);
-        self.files_left_out = self.files_left_out.saturating_add(other.files_left_out);
+        self.placed(other.files, other.files_left_out);
         self.ran(other.hooks);
         self.downtime_seconds = other.downtime_seconds.or(self.downtime_seconds);
     }
 
-    /// Files that were put in place, too.
-    pub(crate) fn placed(&mut self, files: Vec<AbsolutePath>) {
+    /// Files that were put in place, too, and so many more.
+    pub(crate) fn placed(&mut self, files: Vec<AbsolutePath>, more: u64) {
         let room = MAX_FILES.saturating_sub(self.files.len());
-        self.leave_out(files.len().saturating_sub(room));
+        self.leave_out(more);
+        self.leave_out(count(files.len().saturating_sub(room)));
         self.files.extend(files.into_iter().take(room));
     }
 
@@ -130,10 +127,13 @@ impl Aftermath {
         self.hooks.extend(hooks.into_iter().take(room));
     }
 
-    fn leave_out(&mut self, files: usize) {
-        let files = u64::try_from(files).unwrap_or(u64::MAX);
+    fn leave_out(&mut self, files: u64) {
         self.files_left_out = self.files_left_out.saturating_add(files);
     }
+}
+
+fn count(files: usize) -> u64 {
+    u64::try_from(files).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -182,10 +182,11 @@ mod tests {
             format!("/{number}{}", "\"".repeat(4000)).parse().unwrap()
         };
         let mut aftermath = Aftermath::default();
-        aftermath.placed((0..files).map(path).collect());
+        aftermath.placed((0..files).map(path).collect(), 0);
         let hook = HookReport {
             moment: long(),
             seconds: 1.0,
+            exit: Some(i32::MIN),
             error: Some(long()),
         };
         aftermath.ran(vec![hook; 1000]);

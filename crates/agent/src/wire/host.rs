@@ -3,14 +3,28 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use lockstep_cluster::claim::{Epoch, RunName};
-use lockstep_cluster::plan::{FileDifference, FileState, NodeState};
+use lockstep_cluster::plan::{FileState, NodeState};
 use lockstep_cluster::value::{AbsolutePath, VolumeId, VolumeName};
 use lockstep_protocol::{Failure, FailureKind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::fit;
 use super::text::Words;
+
+/// Longest that a run waits at a secondary for the earlier one there to end: a `start` hook, which is
+/// never cut short, takes at most two minutes where the cluster file does not say otherwise, and what
+/// was written is flushed then.
+pub(crate) const CLAIM_IN_LINE: Duration = Duration::from_secs(300);
+/// Longest that a secondary looks at what it is asked for before: probes, and whether it is blank.
+const CLAIM_LOOK: Duration = Duration::from_secs(120);
+/// Longest that a primary waits for the answer. Longer than a secondary needs for it: else a run would
+/// be let in that nobody is there for any more, and why it was not would never be told.
+pub(crate) const CLAIM_ANSWER: Duration = CLAIM_IN_LINE
+    .saturating_add(CLAIM_LOOK)
+    .saturating_add(Duration::from_secs(10));
 
 /// A run wants to write a volume: the first word of the call that lasts as long as its part there.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -176,8 +190,10 @@ pub enum HostTell {
     },
     /// Files that are not as the primary's.
     Differing {
-        /// Which, by path.
-        files: Vec<FileDifference>,
+        /// Which, in their order.
+        files: Vec<AbsolutePath>,
+        /// How many more there are: then none of them can be sent.
+        left_out: u64,
     },
     /// All files are there, or why not.
     Staged {
@@ -206,8 +222,10 @@ pub enum HostTell {
     Concluded {
         /// What the ledger says now.
         state: NodeState,
-        /// Files that were put in place.
+        /// Files that were put in place; the first of them.
         files: Vec<AbsolutePath>,
+        /// How many more there were.
+        files_left_out: u64,
         /// What ran, in order.
         hooks: Vec<HookReport>,
         /// How long the services were down; none if they were not stopped, or are down still.
@@ -215,6 +233,35 @@ pub enum HostTell {
         /// What did not work: the data is as `state` says all the same.
         failure: Option<WireFailure>,
     },
+}
+
+impl HostTell {
+    /// `Differing`, with as many as one frame holds.
+    pub(crate) fn differing(files: Vec<AbsolutePath>) -> Self {
+        let (files, left_out) = fit::first(files);
+        Self::Differing { files, left_out }
+    }
+
+    /// `Concluded`, with as much as one frame holds.
+    pub(crate) fn concluded(
+        state: NodeState,
+        files: Vec<AbsolutePath>,
+        hooks: Vec<HookReport>,
+        downtime_seconds: Option<f64>,
+        failure: Option<WireFailure>,
+    ) -> Self {
+        let (files, files_left_out) = fit::named(files);
+        // A volume has few moments; nothing is left out of them.
+        let (hooks, _) = fit::first(hooks);
+        Self::Concluded {
+            state,
+            files,
+            files_left_out,
+            hooks,
+            downtime_seconds,
+            failure,
+        }
+    }
 }
 
 /// How a hook ended.
@@ -226,6 +273,8 @@ pub struct HookReport {
     /// How long it took.
     #[serde(deserialize_with = "possible_seconds")]
     pub seconds: f64,
+    /// What it exited with; none if it was killed, or did not run.
+    pub exit: Option<i32>,
     /// What went wrong, with the end of what it printed.
     pub error: Option<Words>,
 }

@@ -17,12 +17,14 @@
 //! Conclude ────────────────────►
 //!          ◄───────────────────── Concluded
 //! ```
-//! Every text is bounded when it is read; a frame is bounded by the call that carries it. A peer that
-//! says something else than what is its turn ends the call.
+//! Every text is bounded when it is read; a frame is bounded by the call that carries it, and a list that
+//! may be long is cut to fit (`fit`), or what it is about refused. A peer that says something else than
+//! what is its turn ends the call.
 
 mod ask;
 mod checkup;
 mod ended;
+mod fit;
 mod host;
 mod run;
 mod text;
@@ -37,6 +39,8 @@ pub use ask::{
 };
 pub use checkup::{Check, Checkup, Finding, PeerSeen, PlaceKind, PlaceSeen};
 pub use ended::{Aftermath, Ended, VolumeEnded};
+pub(crate) use fit::fits;
+pub(crate) use host::{CLAIM_ANSWER, CLAIM_IN_LINE};
 pub use host::{
     CompareAsk, FileBytes, Hex32, HookReport, HostBid, HostTell, ServeTerms, ServingAt, UndoWord,
     WireFailure, WriteAsk,

@@ -56,6 +56,21 @@ fn hooks_run_in_order_around_the_snapshot() {
     assert_eq!(entries(state.path()), 0);
 }
 
+/// Nobody knows when an application goes on that nobody tells to.
+#[test]
+fn a_hook_that_is_not_undone_says_nothing_of_the_moment_of_the_snapshot() {
+    let state = folder();
+    let mut quiesce = hooks_only(state.path());
+    quiesce.before = vec![shell("held", "true"), shell("told", "true")];
+    quiesce.after = vec![shell("held", "true"), shell("always", "true")];
+    let ((), level) = quiesce.around(|| ()).unwrap();
+    assert_eq!(level, Level::CrashConsistent);
+    quiesce.freeze = vec!["/x".into()];
+    assert_eq!(quiesce.level(), Level::FilesystemConsistent);
+    quiesce.after.push(shell("told", "true"));
+    assert_eq!(quiesce.level(), Level::ApplicationConsistent);
+}
+
 #[test]
 fn nothing_to_do_is_crash_consistent() {
     let state = folder();

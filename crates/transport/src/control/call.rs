@@ -1,16 +1,21 @@
 //! One call: frames both ways on one bidirectional stream.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream, VarInt};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::error::{CallError, DROPPED, VIOLATION, cut, given_up};
 use super::frame::{self, Fault, Partial};
+use super::held::InUse;
 use super::limits::{MAX_CALL_FRAME, MAX_FIRST_FRAME};
 use crate::quic::PublicKey;
+
+/// How often is looked whether a goodbye has left.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// The connection under a call, and whose it is.
 #[derive(Clone, Debug)]
@@ -32,6 +37,13 @@ impl Line {
         fault.into()
     }
 
+    /// Waits until a close has left this machine; does not end by itself if it cannot.
+    pub(super) async fn goodbye_sent(&self) {
+        while self.connection.stats().frame_tx.connection_close == 0 {
+            sleep(GLANCE).await;
+        }
+    }
+
     pub(super) fn close(&self, code: u32, reason: &str) {
         let reason = cut(reason);
         self.connection
@@ -49,19 +61,20 @@ pub struct Call {
 impl Call {
     /// The caller's end of a new stream.
     pub(super) fn outgoing(line: &Line, streams: (SendStream, RecvStream)) -> Self {
-        Self::new(line, streams, MAX_FIRST_FRAME, MAX_CALL_FRAME)
+        Self::new(line, streams, [MAX_FIRST_FRAME, MAX_CALL_FRAME], None)
     }
 
     /// The called one's end: what comes first may only be small.
-    pub(super) fn incoming(line: &Line, streams: (SendStream, RecvStream)) -> Self {
-        Self::new(line, streams, MAX_CALL_FRAME, MAX_FIRST_FRAME)
+    pub(super) fn incoming(line: &Line, streams: (SendStream, RecvStream), in_use: InUse) -> Self {
+        let limits = [MAX_CALL_FRAME, MAX_FIRST_FRAME];
+        Self::new(line, streams, limits, Some(Arc::new(in_use)))
     }
 
     fn new(
         line: &Line,
         (send, recv): (SendStream, RecvStream),
-        first_sent: usize,
-        first_received: usize,
+        [first_sent, first_received]: [usize; 2],
+        in_use: Option<Arc<InUse>>,
     ) -> Self {
         Self {
             sender: CallSender {
@@ -69,6 +82,7 @@ impl Call {
                 line: line.clone(),
                 limit: first_sent,
                 state: Sending::Whole,
+                _in_use: in_use.clone(),
             },
             receiver: CallReceiver {
                 stream: recv,
@@ -76,6 +90,7 @@ impl Call {
                 limit: first_received,
                 partial: Partial::default(),
                 ended: false,
+                _in_use: in_use,
             },
         }
     }
@@ -178,6 +193,8 @@ pub struct CallSender {
     line: Line,
     limit: usize,
     state: Sending,
+    /// At the called one's end.
+    _in_use: Option<Arc<InUse>>,
 }
 
 impl CallSender {
@@ -249,6 +266,7 @@ pub struct CallReceiver {
     limit: usize,
     partial: Partial,
     ended: bool,
+    _in_use: Option<Arc<InUse>>,
 }
 
 impl CallReceiver {

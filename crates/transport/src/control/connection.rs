@@ -27,12 +27,11 @@ const MAX_ADDRESSES: usize = 16;
 /// How soon, and how rarely at last, a server that had no place is asked again.
 const BUSY_PAUSE: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_secs(1);
-/// How long a close may take to leave this machine and be heard.
+/// How long a close may take to leave this machine.
 const CLOSE_LIMIT: Duration = Duration::from_millis(100);
 
 /// A connection to a server that has accepted our key, and has one of the keys that we accept.
 pub struct Connection {
-    endpoint: Endpoint,
     line: Line,
     /// The stream that showed that we were admitted; the first call takes it.
     spare: Mutex<Option<Streams>>,
@@ -151,11 +150,20 @@ impl Connection {
         self.line.connection.closed().await.into()
     }
 
-    /// Closes the connection with all calls on it, and waits a moment for the other end to hear of it.
+    /// Whether calls can begin on it still.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.line.connection.close_reason().is_none()
+    }
+
+    /// Closes the connection with all calls on it, and waits a moment until the goodbye has left: a
+    /// program that ends at once would otherwise leave it to that end's patience.
     pub async fn close(self, reason: &str) {
-        self.line.close(CLOSED, reason);
-        // Too late is no harm: the other end finds out by itself.
-        let _ = timeout(CLOSE_LIMIT, self.endpoint.wait_idle()).await;
+        if self.is_open() {
+            self.line.close(CLOSED, reason);
+            // Too late is no harm: the other end finds out by itself.
+            let _ = timeout(CLOSE_LIMIT, self.line.goodbye_sent()).await;
+        }
     }
 }
 
@@ -210,7 +218,6 @@ async fn attempt(
         match once {
             Ok(Ok((line, streams))) => {
                 return Ok(Connection {
-                    endpoint,
                     line,
                     spare: Mutex::new(Some(streams)),
                 });

@@ -32,6 +32,9 @@ pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 pub const CONNECTIONS: usize = 256;
 /// Connections of one key: several commands at once, and those of crashed ones until they time out.
 pub const CONNECTIONS_PER_KEY: usize = 16;
+/// How long a connection without a call keeps its place when its key has no other one left: a first call takes less
+/// long to begin, and whoever has to wait for the place goes on asking for longer.
+pub(super) const SPARE_AFTER: Duration = Duration::from_secs(2);
 /// Calls that one connection carries at the same time for sure; with more, a caller may wait for a place.
 pub const CALLS_PER_CONNECTION: usize = 16;
 /// Streams of one connection: quinn may hold back the credit of an eighth of them until more have ended.

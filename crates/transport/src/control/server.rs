@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::call::{Call, Line};
 use super::error::{BUSY, CLOSED, CallError, DROPPED, REFUSED, TOO_LATE, cut};
 use super::gate::{Handshakes, Origin, Verdict};
-use super::held::Held;
+use super::held::{Held, Usage};
 use super::key::NodeKey;
 use super::limits::{
     CALLS_WAITING, FIRST_FRAME_LIMIT, HANDSHAKE_LIMIT, admit, bound_unseen, transport,
@@ -28,6 +28,7 @@ use crate::quic::{ListenError, MtuChoice, Trust, tls};
 /// How long the closes may take to leave this machine and be heard.
 const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 const NO_LONGER_TRUSTED: &str = "this key is no longer trusted";
+const GAVE_WAY: &str = "this key has newer connections, and this one carried no call";
 
 /// A call that came in, and what the caller said first.
 #[derive(Debug)]
@@ -246,9 +247,15 @@ async fn serve(incoming: quinn::Incoming, handshake: Handshake) {
     if !shared.still_trusts(&line) {
         return;
     }
-    let taken = lock(&shared.held).take(line.peer, line.clone());
+    let usage = Usage::none();
+    let taken = lock(&shared.held).take(line.peer, line.clone(), Arc::clone(&usage));
     let number = match taken {
-        Ok(number) => number,
+        Ok(taken) => {
+            if let Some(spare) = taken.instead_of {
+                spare.close(BUSY, GAVE_WAY);
+            }
+            taken.number
+        }
         Err(full) => {
             tracing::debug!("turned away {from}: {full}");
             return line.close(BUSY, &full.to_string());
@@ -259,7 +266,7 @@ async fn serve(incoming: quinn::Incoming, handshake: Handshake) {
         number,
     };
     admit(&line.connection);
-    let why = take_calls(&shared, &line).await;
+    let why = take_calls(&shared, &line, &usage).await;
     tracing::debug!("connection of {from} ended: {why}");
     drop(place);
 }
@@ -275,13 +282,13 @@ async fn greet(shared: &Shared, incoming: quinn::Incoming) -> Result<Line, CallE
 }
 
 /// Takes calls until the connection ends; why it did.
-async fn take_calls(shared: &Arc<Shared>, line: &Line) -> CallError {
+async fn take_calls(shared: &Arc<Shared>, line: &Line, usage: &Arc<Usage>) -> CallError {
     let mut beginnings = JoinSet::new();
     loop {
         tokio::select! {
             streams = line.connection.accept_bi() => match streams {
                 Ok(streams) if shared.still_trusts(line) => {
-                    let call = Call::incoming(line, streams);
+                    let call = Call::incoming(line, streams, usage.begin());
                     beginnings.spawn(begin(Arc::clone(shared), line.clone(), call));
                 }
                 // The next turn says why the connection was closed.

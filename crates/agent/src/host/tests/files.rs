@@ -25,10 +25,10 @@ fn state(bytes: &[u8]) -> FileState {
 fn offer(lab: &Lab, call: &mut Call, bytes: &[u8]) -> Vec<String> {
     let states = BTreeMap::from([(path(lab, "conf/new/x.conf"), state(bytes))]);
     call.say(&HostBid::Files { states });
-    let HostTell::Differing { files } = call.hear() else {
+    let HostTell::Differing { files, left_out: 0 } = call.hear() else {
         panic!("files")
     };
-    files.iter().map(|it| it.path.to_string()).collect()
+    files.iter().map(ToString::to_string).collect()
 }
 
 fn send(lab: &Lab, call: &mut Call, bytes: &[u8]) {

@@ -142,12 +142,26 @@ fn a_node_serves_no_more_runs_than_its_own_file_says() {
     });
     let mut first = lab.call(lab.ask(5));
     first.granted();
-    let alone = WriteAsk {
-        hooks: true,
+    let other = |hooks: bool| WriteAsk {
+        hooks,
+        run: "another".parse().unwrap(),
         ..lab.ask_wal(5)
     };
-    let wal = lab.call(alone).refused();
-    assert_eq!(wal.0.exit_code, 22);
+    for hooks in [true, false] {
+        let wal = lab.call(other(hooks)).refused();
+        assert_eq!(wal.0.exit_code, 22);
+    }
+    // Another volume of the same run is no other run, whoever runs its hooks.
+    let of_the_same = WriteAsk {
+        hooks: true,
+        ..lab.ask_wal(4)
+    };
+    let mut of_the_same = lab.call(WriteAsk {
+        run: lab.ask(5).run,
+        ..of_the_same
+    });
+    of_the_same.granted();
+    of_the_same.lose();
     first.conclude(false);
     let mut wal = lab.call(lab.ask_wal(5));
     wal.granted();

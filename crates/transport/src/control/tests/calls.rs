@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Lab, SOON, ask, node};
+use super::{Lab, SOON, ask, eventually, node};
 use crate::control::limits::STREAMS;
 use crate::control::{
     CALLS_PER_CONNECTION, CONNECTIONS_PER_KEY, CallError, Connection, Incoming, MAX_CALL_FRAME,
@@ -292,7 +292,11 @@ async fn one_key_has_its_share_of_connections_and_gets_a_place_when_one_goes() {
     let lab = Lab::new();
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS_PER_KEY {
-        connections.push(lab.connect().await);
+        let connection = lab.connect().await;
+        let mut call = connection.call().await.unwrap();
+        call.send(frame(1, 1)).await.unwrap();
+        call.recv_within(SOON).await.unwrap().unwrap();
+        connections.push((connection, call));
     }
     let (addresses, peers) = ([lab.address()], [lab.key.public()]);
     let short = Duration::from_millis(400);
@@ -303,7 +307,7 @@ async fn one_key_has_its_share_of_connections_and_gets_a_place_when_one_goes() {
         matches!(&error, CallError::Unreachable { what } if what.contains("16 connections")),
         "{error}"
     );
-    for connection in &connections {
+    for (connection, _) in &connections {
         ask(connection).await.unwrap();
     }
     let waiting = Connection::connect(&addresses, &lab.friend, &peers, SOON);
@@ -313,4 +317,20 @@ async fn one_key_has_its_share_of_connections_and_gets_a_place_when_one_goes() {
     };
     let (connected, ()) = tokio::join!(waiting, making_room);
     ask(&connected.unwrap()).await.unwrap();
+}
+
+/// A program that is killed says no goodbye; there may be many of them within the time of a timeout.
+#[tokio::test]
+async fn connections_that_carry_no_call_keep_nobody_out() {
+    let lab = Lab::new();
+    let mut left_behind = Vec::new();
+    for _ in 0..CONNECTIONS_PER_KEY * 2 {
+        let connection = lab.connect().await;
+        ask(&connection).await.unwrap();
+        left_behind.push(connection);
+    }
+    assert_eq!(lab.server.connections(), CONNECTIONS_PER_KEY);
+    let closed = || left_behind.iter().filter(|it| !it.is_open()).count();
+    eventually("the oldest made room", || closed() == CONNECTIONS_PER_KEY).await;
+    ask(left_behind.last().unwrap()).await.unwrap();
 }
