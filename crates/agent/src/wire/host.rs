@@ -10,6 +10,7 @@ use lockstep_cluster::value::{AbsolutePath, VolumeId, VolumeName};
 use lockstep_protocol::{Failure, FailureKind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::ask::PriorityWord;
 use super::text::Words;
 
 /// A run wants to write a volume: the first word of the call that lasts as long as its part there.
@@ -105,6 +106,9 @@ pub struct ServeTerms {
     pub undo: UndoWord,
     /// For so many seconds after the run.
     pub keep_undo_seconds: u64,
+    /// What the threads that read and hash ask for.
+    #[serde(default)]
+    pub priority: PriorityWord,
 }
 
 /// `--undo`.

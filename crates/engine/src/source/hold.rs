@@ -14,6 +14,7 @@ use crate::base::Base;
 use crate::failures::{sentence, volume_failed};
 use crate::hash::fold_table;
 use crate::level;
+use crate::pace::ReadGate;
 use crate::pages::PageTable;
 use crate::request::{Request, SnapshotChoice};
 use crate::scan::{Known, Scan, ScanFrom};
@@ -62,6 +63,7 @@ pub(super) fn scan(
     pages: Option<&PageTable>,
     base: Option<&Base>,
     audit: Option<&Audit<'_>>,
+    gate: ReadGate<'_>,
     pool: &rayon::ThreadPool,
 ) -> Result<Option<LastWord>, Failure> {
     let scan = Scan {
@@ -75,6 +77,7 @@ pub(super) fn scan(
             changed: base.inheritance.changed(),
             bytes_inherited: &feed.bytes_inherited,
         }),
+        gate: Some(gate),
     };
     scan.run(pool, &|| feed.is_over(), &|extent, cvs| {
         if let Some(audit) = audit {
@@ -87,7 +90,7 @@ pub(super) fn scan(
         return Ok(None);
     }
     let root = fold_table(feed.geometry(), feed.tree())?;
-    let evidence = match (prove(request, frozen, feed, pool)?, base) {
+    let evidence = match (prove(request, frozen, feed, gate, pool)?, base) {
         (false, _) => Evidence::None,
         (true, None) => Evidence::Full,
         (true, Some(_)) => Evidence::Delta,
@@ -104,6 +107,7 @@ fn prove(
     request: &Request,
     frozen: &Frozen,
     feed: &Feed,
+    gate: ReadGate<'_>,
     pool: &rayon::ThreadPool,
 ) -> Result<bool, Failure> {
     // A snapshot that lost its data while it was read gave anything, without an error.
@@ -123,12 +127,17 @@ fn prove(
     if source.kind() != VolumeKind::File || request.purpose == Purpose::Compare {
         return Ok(false);
     }
-    reads_the_same(source, feed, pool)
+    reads_the_same(source, feed, gate, pool)
 }
 
 /// Reads everything again: what is equal both times was so in between, at the
 /// instant when the first reading ended.
-fn reads_the_same(source: &Source, feed: &Feed, pool: &rayon::ThreadPool) -> Result<bool, Failure> {
+fn reads_the_same(
+    source: &Source,
+    feed: &Feed,
+    gate: ReadGate<'_>,
+    pool: &rayon::ThreadPool,
+) -> Result<bool, Failure> {
     let same = AtomicBool::new(true);
     let again = AtomicU64::new(0);
     let scan = Scan {
@@ -138,6 +147,7 @@ fn reads_the_same(source: &Source, feed: &Feed, pool: &rayon::ThreadPool) -> Res
         bytes_read: &again,
         pages: None,
         known: None,
+        gate: Some(gate),
     };
     let stop = || feed.is_over() || !same.load(Ordering::Relaxed);
     scan.run(pool, &stop, &|extent, cvs| {
