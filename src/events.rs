@@ -252,7 +252,7 @@ pub(crate) struct Summary {
     pub(crate) level: Option<&'static str>,
     pub(crate) proof: &'static str,
     pub(crate) source: SourceCounts,
-    /// What yielding cost; absent where the run did not watch others.
+    /// How far it yielded; absent where the run did not watch others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) paced: Option<PacedInfo>,
     pub(crate) targets: Vec<TargetSummary>,

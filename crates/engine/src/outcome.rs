@@ -109,7 +109,7 @@ pub struct Outcome {
     pub consistency: Consistency,
     /// The source's work.
     pub source: SourceCounts,
-    /// What yielding to others cost; `None` if the run did not watch them.
+    /// How far it yielded to others; `None` if the run did not watch them.
     pub paced: Option<Paced>,
     /// One for each target of the request, in its order.
     pub targets: Vec<TargetOutcome>,

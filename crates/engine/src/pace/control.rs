@@ -22,6 +22,8 @@ const PATIENCE: u32 = 2;
 /// What is added after a good look, at least, and as a part of the speed before the run yielded.
 const STEP: u64 = 8 << 20;
 const STEP_PART: u64 = 32;
+/// The part by which that speed is forgotten with each look: it may have been too much.
+const FORGET: u64 = 256;
 /// Of the difference to what is seen, the part by which a baseline falls, or rises at [`FLOOR`].
 const FALL: f64 = 1.0 / 16.0;
 const RISE: f64 = 1.0 / 16.0;
@@ -68,8 +70,7 @@ pub(super) enum Step {
     On,
     /// It fell, because of this.
     Yielded(Reason),
-    /// It is nearly back at what it was before the run yielded: the last part it never reaches
-    /// where that had been too much.
+    /// It is nearly back at what it was before the run yielded.
     Recovered,
 }
 
@@ -99,8 +100,13 @@ impl Controller {
         self.rate
     }
 
-    /// Whether it is slower now than it was before it yielded.
-    pub(super) fn is_held(&self) -> bool {
+    /// Whether the run would read faster if the rate were higher.
+    pub(super) fn holds(&self, signs: &Signs) -> bool {
+        signs.read_rate >= self.rate / 4 * 3
+    }
+
+    /// Whether it has yielded and not recovered yet.
+    fn yields(&self) -> bool {
         self.yielded_from != 0
     }
 
@@ -124,6 +130,7 @@ impl Controller {
             };
             return Step::On;
         }
+        self.yielded_from -= self.yielded_from.div_ceil(FORGET);
         let at_floor = self.rate == FLOOR;
         let mut bad = None;
         self.each(&seen, |gauge, value| {
@@ -160,7 +167,7 @@ impl Controller {
             _ => STEP.max(self.yielded_from / STEP_PART),
         };
         self.rate = (self.rate + more).min(CEILING);
-        if self.is_held() && self.rate >= self.yielded_from / 8 * 7 {
+        if self.yields() && self.rate >= self.yielded_from / 8 * 7 {
             self.yielded_from = 0;
             return Step::Recovered;
         }

@@ -101,7 +101,7 @@ fn it_yields_soon_when_the_application_comes_and_recovers_when_it_goes() {
     // Within three seconds the application has the disk back: it takes 700 of 1000 MiB/s.
     let settled = &busy[12..];
     assert!(mean(settled) < 150 * MIB, "{settled:?}");
-    assert!(controller.is_held());
+    assert!(controller.yields());
     let after = play(&mut controller, SSD, quiet(60));
     assert!(after.iter().any(|it| it.1 == Step::Recovered));
     assert!(controller.rate() > before / 2, "{}", controller.rate());
@@ -177,7 +177,20 @@ fn a_rate_that_nobody_uses_does_not_rise() {
         });
     }
     assert_eq!(controller.rate(), FLOOR);
-    assert!(!controller.is_held());
+    assert!(!controller.yields());
+}
+
+#[test]
+fn a_run_is_held_while_it_uses_up_its_rate() {
+    let controller = Controller::new();
+    let reads = |read_rate| {
+        controller.holds(&Signs {
+            read_rate,
+            ..Signs::default()
+        })
+    };
+    assert!(reads(FLOOR) && reads(FLOOR / 10 * 9));
+    assert!(!reads(FLOOR / 2) && !reads(0));
 }
 
 #[test]
@@ -215,10 +228,10 @@ proptest! {
             match step {
                 Step::Yielded(reason) => {
                     prop_assert!(controller.rate() < before);
-                    prop_assert!(controller.is_held());
+                    prop_assert!(controller.yields());
                     prop_assert!(reason.seen > reason.bound);
                 }
-                Step::Recovered => prop_assert!(!controller.is_held()),
+                Step::Recovered => prop_assert!(!controller.yields()),
                 Step::On => {}
             }
         }

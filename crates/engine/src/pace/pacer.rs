@@ -15,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What a pace did to a run.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Paced {
-    /// For how long the run read slower than before it yielded.
+    /// For how long the pace was what kept it from reading faster.
     pub held: Duration,
     /// The slowest that it yielded to, in bytes a second; `None` if it never did.
     pub lowest_rate: Option<u64>,
@@ -120,7 +120,7 @@ impl Looking {
         let signs = counts.since(&self.counts, passed);
         self.counts = counts;
         self.at += passed;
-        if self.controller.is_held() {
+        if self.controller.holds(&signs) {
             paced.held += passed;
         }
         let step = self.controller.step(&signs);

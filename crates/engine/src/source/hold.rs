@@ -55,17 +55,24 @@ pub(super) fn lost(lost: HoldLost, writing: bool) -> Failure {
         .hint("stop the writer and run the same command again")
 }
 
+/// What an earlier run left, for a scan: to be taken over, or to be judged.
+#[derive(Clone, Copy)]
+pub(super) struct Earlier<'a> {
+    pub(super) base: Option<&'a Base>,
+    pub(super) audit: Option<&'a Audit<'a>>,
+}
+
 /// Scans the source into the feed; `None` when the run was ended meanwhile.
 pub(super) fn scan(
     request: &Request,
     frozen: &Frozen,
     feed: &Feed,
     pages: Option<&PageTable>,
-    base: Option<&Base>,
-    audit: Option<&Audit<'_>>,
+    earlier: Earlier<'_>,
     gate: ReadGate<'_>,
     pool: &rayon::ThreadPool,
 ) -> Result<Option<LastWord>, Failure> {
+    let Earlier { base, audit } = earlier;
     let scan = Scan {
         volume: &frozen.source,
         geometry: feed.geometry(),

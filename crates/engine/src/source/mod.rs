@@ -305,13 +305,16 @@ impl<'a> Run<'a> {
             pages,
             caught: &caught,
         });
+        let earlier = hold::Earlier {
+            base,
+            audit: audit.as_ref(),
+        };
         match hold::scan(
             &self.request,
             self.frozen,
             self.feed,
             self.pages(),
-            base,
-            audit.as_ref(),
+            earlier,
             self.gate(),
             &pool,
         ) {
