@@ -544,7 +544,7 @@ mod tests {
                 bytes_read: HALF,
                 bytes_hashed: HALF,
             },
-            paced: Some(Paced {
+            paced: Some(lockstep_engine::Paced {
                 held: Duration::from_secs(HALF),
                 lowest_rate: Some(HALF),
             }),
