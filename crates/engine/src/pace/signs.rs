@@ -2,13 +2,24 @@
 
 use std::time::Duration;
 
+use lockstep_merkle::EXTENT_SIZE;
+
+use crate::limits::PREFETCH_EXTENTS;
+
 /// Fewer reads than this tell nothing of a disk.
 const MIN_READS: u64 = 8;
+/// A run reads larger pieces than this, which take their time on any disk; applications mostly
+/// read smaller ones.
+const SMALL_READ: u64 = 64 << 10;
+/// What a run may have asked for in advance.
+const AHEAD: u64 = PREFETCH_EXTENTS * EXTENT_SIZE as u64;
+const SECTOR: u64 = 512;
 
 /// A disk's counters since it was found (`/sys/block/DISK/stat`).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct DiskCounts {
     reads: u64,
+    sectors: u64,
     /// Milliseconds that reads took, all added up.
     read_ms: u64,
 }
@@ -18,15 +29,31 @@ impl DiskCounts {
         let mut fields = text.split_ascii_whitespace();
         Some(DiskCounts {
             reads: fields.next()?.parse().ok()?,
-            read_ms: fields.nth(2)?.parse().ok()?,
+            sectors: fields.nth(1)?.parse().ok()?,
+            read_ms: fields.next()?.parse().ok()?,
         })
     }
 
-    /// How long a read took, on the average, since the counters were these.
-    fn latency_since(self, before: DiskCounts) -> Option<Duration> {
-        let reads = self.reads.checked_sub(before.reads)?;
-        let ms = self.read_ms.checked_sub(before.read_ms)?;
-        (reads >= MIN_READS).then(|| Duration::from_micros(ms.saturating_mul(1000) / reads))
+    /// What was read since the counters were these.
+    fn since(self, before: DiskCounts) -> Option<DiskCounts> {
+        Some(DiskCounts {
+            reads: self.reads.checked_sub(before.reads)?,
+            sectors: self.sectors.checked_sub(before.sectors)?,
+            read_ms: self.read_ms.checked_sub(before.read_ms)?,
+        })
+    }
+
+    /// How long a read took, on the average.
+    fn latency(self) -> Option<Duration> {
+        let micros = self.read_ms.saturating_mul(1000);
+        (self.reads >= MIN_READS).then(|| Duration::from_micros(micros / self.reads))
+    }
+
+    /// Whether all of it may have been read by a run that read so many bytes.
+    fn may_be_ours(self, ours: u64) -> bool {
+        let bytes = self.sectors.saturating_mul(SECTOR);
+        let are_large = bytes / self.reads.max(1) > SMALL_READ;
+        are_large && bytes <= ours.saturating_add(ours / 8).saturating_add(AHEAD)
     }
 }
 
@@ -77,7 +104,8 @@ pub(super) struct Counts {
 /// What they say of the time between two moments.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
 pub(super) struct Signs {
-    /// How long a read of the slowest disk took; none if hardly anything was read.
+    /// How long a read of the slowest disk took; none if hardly anything was read, or nothing by
+    /// others.
     pub(super) latency: Option<Duration>,
     /// Of the time, the share in which some task waited for a disk.
     pub(super) io_stall: Option<f64>,
@@ -90,14 +118,19 @@ pub(super) struct Signs {
 impl Counts {
     pub(super) fn since(&self, before: &Counts, passed: Duration) -> Signs {
         let disks = self.disks.iter().zip(&before.disks);
-        let read = self.bytes_read.saturating_sub(before.bytes_read);
+        let read_bytes = self.bytes_read.saturating_sub(before.bytes_read);
         let micros = passed.as_micros().max(1);
-        let rate = u128::from(read) * 1_000_000 / micros;
+        let rate = u128::from(read_bytes) * 1_000_000 / micros;
+        let io_stall = self.io.share_since(before.io, passed);
+        // Large reads by ourselves say nothing of others; their waits do, if the kernel tells them.
+        let counts = |read: &DiskCounts| io_stall.is_none() || !read.may_be_ours(read_bytes);
         Signs {
             latency: disks
-                .filter_map(|(now, before)| (*now)?.latency_since((*before)?))
+                .filter_map(|(now, before)| (*now)?.since((*before)?))
+                .filter(counts)
+                .filter_map(DiskCounts::latency)
                 .max(),
-            io_stall: self.io.share_since(before.io, passed),
+            io_stall,
             cpu_stall: self.cpu.share_since(before.cpu, passed),
             read_rate: u64::try_from(rate).unwrap_or(u64::MAX),
         }
@@ -115,7 +148,10 @@ mod tests {
     #[test]
     fn the_kernels_files_are_understood() {
         let counts = DiskCounts::parse(STAT).unwrap();
-        assert_eq!((counts.reads, counts.read_ms), (1234, 617));
+        assert_eq!(
+            (counts.reads, counts.sectors, counts.read_ms),
+            (1234, 98765, 617)
+        );
         assert_eq!(parse_pressure(PRESSURE), Some(2_284_654_900));
         for text in ["", "\n", "some", "some total=", "full total=1", "1 2 x"] {
             assert_eq!(parse_pressure(text), None, "{text}");
@@ -124,7 +160,11 @@ mod tests {
     }
 
     fn disk(reads: u64, read_ms: u64) -> Option<DiskCounts> {
-        Some(DiskCounts { reads, read_ms })
+        Some(DiskCounts {
+            reads,
+            sectors: reads * 8,
+            read_ms,
+        })
     }
 
     #[test]
@@ -158,6 +198,35 @@ mod tests {
         assert_eq!(signs.io_stall, Some(0.4));
         assert_eq!(signs.cpu_stall, Some(1.0));
         assert_eq!(signs.read_rate, 8 << 20);
+    }
+
+    #[test]
+    fn large_reads_of_our_own_are_no_sign() {
+        let pressure = |all| Pressure { all, own: None };
+        let counts = |reads, bytes: u64, all| Counts {
+            disks: vec![Some(DiskCounts {
+                reads,
+                sectors: bytes / SECTOR,
+                read_ms: 12 * reads,
+            })],
+            io: pressure(all),
+            ..Counts::default()
+        };
+        let latency = |reads, bytes, ours, all| {
+            let now = Counts {
+                bytes_read: ours,
+                ..counts(reads, bytes, all)
+            };
+            let signs = now.since(&counts(0, 0, all), Duration::from_millis(250));
+            signs.latency.map(|latency| latency.as_millis())
+        };
+        let mib = 1 << 20;
+        assert_eq!(latency(20, 20 * mib, 20 * mib, Some(0)), None);
+        assert_eq!(latency(20, 27 * mib, 20 * mib, Some(0)), None, "in advance");
+        // More than we read; small reads; and where nothing else could tell of others.
+        assert_eq!(latency(40, 40 * mib, 20 * mib, Some(0)), Some(12));
+        assert_eq!(latency(1000, 20 * mib, 20 * mib, Some(0)), Some(12));
+        assert_eq!(latency(20, 20 * mib, 20 * mib, None), Some(12));
     }
 
     #[test]
