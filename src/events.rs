@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lockstep_agent::wire::{HookReport, PastRun};
 use lockstep_engine::{
-    Consistency, KeptBytes, Level, Notice, Outcome, TargetOutcome, TargetProgress, Verdict,
+    Consistency, KeptBytes, Level, Notice, Outcome, Paced, TargetOutcome, TargetProgress, Verdict,
 };
 use lockstep_ledger::ProofLevel;
 use lockstep_merkle::Root;
@@ -252,6 +252,9 @@ pub(crate) struct Summary {
     pub(crate) level: Option<&'static str>,
     pub(crate) proof: &'static str,
     pub(crate) source: SourceCounts,
+    /// How far it yielded; absent where the run did not watch others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) paced: Option<PacedInfo>,
     pub(crate) targets: Vec<TargetSummary>,
     /// A failure of the run itself; those of targets are theirs.
     pub(crate) error: Option<ErrorInfo>,
@@ -261,6 +264,22 @@ pub(crate) struct Summary {
 pub(crate) struct SourceCounts {
     pub(crate) bytes_read: u64,
     pub(crate) bytes_hashed: u64,
+}
+
+/// How far a run yielded to others.
+#[derive(Serialize)]
+pub(crate) struct PacedInfo {
+    pub(crate) seconds_held: f64,
+    pub(crate) lowest_rate: Option<u64>,
+}
+
+impl From<Paced> for PacedInfo {
+    fn from(paced: Paced) -> PacedInfo {
+        PacedInfo {
+            seconds_held: paced.held.as_secs_f64(),
+            lowest_rate: paced.lowest_rate,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -508,6 +527,7 @@ impl Summary {
             level: None,
             proof: "full",
             source: SourceCounts::default(),
+            paced: None,
             targets: Vec::new(),
             error: None,
         }
@@ -543,6 +563,7 @@ impl Summary {
                 bytes_read: outcome.source.bytes_read,
                 bytes_hashed: outcome.source.bytes_hashed,
             },
+            paced: outcome.paced.map(PacedInfo::from),
             targets: outcome.targets.iter().map(TargetSummary::from).collect(),
             error: outcome.error.as_ref().map(ErrorInfo::from),
         }

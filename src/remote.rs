@@ -7,7 +7,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lockstep_engine::{Connect, Connected, FullScanEvery, KeepBase, Reuse, UndoMode, UndoPolicy};
+use lockstep_engine::{
+    Connect, Connected, FullScanEvery, KeepBase, Priority, Reuse, UndoMode, UndoPolicy,
+};
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_transport::quic::QuicOptions;
 use lockstep_transport::remote::{self, DialRequest, Policy, RemoteError};
@@ -67,6 +69,7 @@ pub(crate) struct RemoteTarget {
     pub(crate) who: String,
     pub(crate) memory: u64,
     pub(crate) threads: Option<u64>,
+    pub(crate) priority: Priority,
     pub(crate) uring: bool,
     pub(crate) job: Job,
 }
@@ -91,6 +94,8 @@ pub(crate) struct Errand {
     pub(crate) memory: u64,
     /// Threads that hash; one for each core where nothing is said.
     pub(crate) threads: Option<usize>,
+    /// What the threads that read and hash ask for.
+    pub(crate) priority: Priority,
     /// io_uring, where the kernel there lets it be used.
     pub(crate) uring: bool,
     pub(crate) job: Job,
@@ -106,8 +111,20 @@ struct Wire {
     who: String,
     memory: u64,
     threads: Option<u64>,
+    #[serde(default)]
+    priority: WirePriority,
     uring: bool,
     job: WireJob,
+}
+
+/// What threads ask for.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WirePriority {
+    #[default]
+    Normal,
+    Low,
+    Idle,
 }
 
 /// A job on the wire.
@@ -142,6 +159,26 @@ enum WireUndo {
     /// Keep it, or overwrite nothing.
     Keep(u64),
     KeepNothing,
+}
+
+impl From<Priority> for WirePriority {
+    fn from(priority: Priority) -> WirePriority {
+        match priority {
+            Priority::Normal => WirePriority::Normal,
+            Priority::Low => WirePriority::Low,
+            Priority::Idle => WirePriority::Idle,
+        }
+    }
+}
+
+impl From<WirePriority> for Priority {
+    fn from(wire: WirePriority) -> Priority {
+        match wire {
+            WirePriority::Normal => Priority::Normal,
+            WirePriority::Low => Priority::Low,
+            WirePriority::Idle => Priority::Idle,
+        }
+    }
 }
 
 impl From<Job> for WireJob {
@@ -290,6 +327,7 @@ impl RemoteTarget {
             threads: self
                 .threads
                 .and_then(|threads| usize::try_from(threads).ok()),
+            priority: self.priority,
             uring: self.uring,
             job: self.job,
         }
@@ -372,6 +410,7 @@ impl Errand {
             who: self.who.clone(),
             memory: self.memory,
             threads: self.threads.and_then(|threads| u64::try_from(threads).ok()),
+            priority: self.priority.into(),
             uring: self.uring,
             job: self.job.into(),
         };
@@ -392,6 +431,7 @@ impl Errand {
             who: wire.who,
             memory: wire.memory,
             threads: threads.and_then(|threads| usize::try_from(threads).ok()),
+            priority: wire.priority.into(),
             uring: wire.uring,
             job: wire.job.into(),
         })
@@ -430,7 +470,7 @@ fn unhex(text: &str) -> Result<PathBuf, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Errand, Job, KeepBase, OverQuic, Reach, Reuse, TransportChoice};
+    use super::{Errand, Job, KeepBase, OverQuic, Priority, Reach, Reuse, TransportChoice};
     use crate::target::Target;
     use lockstep_engine::{UndoMode, UndoPolicy};
     use proptest::prelude::{any, prop_assert_eq, proptest};
@@ -518,6 +558,7 @@ mod tests {
                 who,
                 memory,
                 threads,
+                priority: if delta { Priority::Idle } else { Priority::Normal },
                 uring: true,
                 job: Job::Serve(
                     Reuse {

@@ -9,6 +9,7 @@ mod doctor;
 mod gate;
 mod hash;
 mod init;
+mod limit;
 mod node;
 mod notifications;
 mod notify;
@@ -20,6 +21,7 @@ mod resync;
 mod snapshot;
 mod status;
 mod sync;
+mod throttle;
 mod undo;
 mod undo_on_cluster;
 mod verify;
@@ -116,6 +118,7 @@ enum Verb {
     Status(status::Arguments),
     History(status::HistoryArguments),
     Cancel(cancel::Arguments),
+    Limit(limit::Arguments),
     Doctor(doctor::Arguments),
     Init(init::Arguments),
     Config(config::Arguments),
@@ -157,6 +160,7 @@ impl Verb {
             Verb::Status(arguments) => status::run(&arguments, context),
             Verb::History(arguments) => status::history(&arguments, context),
             Verb::Cancel(arguments) => cancel::run(&arguments, context),
+            Verb::Limit(arguments) => limit::run(&arguments, context),
             Verb::Doctor(arguments) => doctor::run(&arguments, context),
             Verb::Init(arguments) => init::run(&arguments, context),
             Verb::Config(arguments) => config::run(&arguments, context),

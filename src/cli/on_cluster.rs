@@ -15,11 +15,14 @@ use lockstep_cluster::file::Volume;
 use lockstep_cluster::plan::Plan;
 use lockstep_cluster::selection::Selection;
 use lockstep_cluster::value::{NodeName, VolumeName};
-use lockstep_engine::{Cancel, Compression, Monitor, Outcome, Purpose, TargetOutcome, Verdict};
+use lockstep_engine::{
+    Cancel, Compression, Monitor, Outcome, Pace, Paced, Purpose, TargetOutcome, Verdict,
+};
 use lockstep_protocol::{Failure, VolumeState};
 
 use super::Context;
 use super::request::{state_dir, who};
+use super::throttle::ThrottleOptions;
 use crate::agents::{Agents, Follower};
 use crate::events::{HookInfo, RunNames, Summary, TargetSummary};
 use crate::listener::{Listener, RangeList};
@@ -35,6 +38,8 @@ pub(super) struct HowOptions {
     /// Most bytes a second that are sent, for all secondaries together, such as 100MB/s
     #[arg(long, value_name = "RATE", env = "LOCKSTEP_LIMIT_RATE", value_parser = units::parse_rate)]
     limit_rate: Option<u64>,
+    #[command(flatten)]
+    throttle: ThrottleOptions,
     /// Read everything, even if a snapshot says that it did not change
     #[arg(long)]
     no_delta: bool,
@@ -104,6 +109,9 @@ impl HowOptions {
                 Compression::Level(level) => CompressWord::Level(level),
             },
             limit_rate: self.limit_rate,
+            limit_read: self.throttle.limit_read,
+            priority: self.throttle.priority().into(),
+            pace: self.throttle.pace() == Pace::Auto,
             max_seconds: self.max_duration.map(|limit| limit.as_secs().max(1)),
             delta: !self.no_delta,
             full_scan_runs: self.full_scan_runs,
@@ -392,6 +400,7 @@ pub(super) fn merged(ended: &Ended) -> Outcome {
             proof: lockstep_ledger::ProofLevel::Full,
             consistency: lockstep_engine::Consistency::PointInTime,
             source: lockstep_engine::SourceCounts::default(),
+            paced: None,
             targets: Vec::new(),
         };
     };
@@ -402,6 +411,7 @@ pub(super) fn merged(ended: &Ended) -> Outcome {
         whole.elapsed = whole.elapsed.saturating_add(other.elapsed);
         more(&mut whole.source.bytes_read, other.source.bytes_read);
         more(&mut whole.source.bytes_hashed, other.source.bytes_hashed);
+        whole.paced = both_paced(whole.paced, other.paced);
         for (target, of_other) in whole.targets.iter_mut().zip(&other.targets) {
             add(target, of_other);
         }
@@ -412,6 +422,17 @@ pub(super) fn merged(ended: &Ended) -> Outcome {
     whole.error = failure.or(whole.error);
     whole.verdict = verdict(&whole);
     whole
+}
+
+fn both_paced(one: Option<Paced>, other: Option<Paced>) -> Option<Paced> {
+    let (Some(one), Some(other)) = (one, other) else {
+        return one.or(other);
+    };
+    let rates = one.lowest_rate.into_iter().chain(other.lowest_rate);
+    Some(Paced {
+        held: one.held.saturating_add(other.held),
+        lowest_rate: rates.min(),
+    })
 }
 
 /// A peer's number added to another: never past the end.
@@ -526,6 +547,10 @@ mod tests {
                 bytes_read: HALF,
                 bytes_hashed: HALF,
             },
+            paced: Some(lockstep_engine::Paced {
+                held: Duration::from_secs(HALF),
+                lowest_rate: Some(HALF),
+            }),
             targets: vec![target],
         };
         VolumeEnded {

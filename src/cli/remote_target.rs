@@ -43,6 +43,7 @@ pub(super) fn run(context: &Context) -> Result<u8, Failure> {
                 who,
                 memory,
                 threads,
+                priority: errand.priority,
                 io,
                 reuse,
                 undo,

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use lockstep_engine::{
-    Cancel, Compression, Consent, FullScanEvery, KeepBase, LocalTarget, MIN_MEMORY, Outcome,
-    Purpose, Request, Reuse, Scope, ServeOptions, SnapshotChoice, StillHook, Stillness, TargetSpec,
-    UndoPolicy, VerifyScope, run as run_engine,
+    Cancel, Compression, Consent, FullScanEvery, KeepBase, Limits, LocalTarget, MIN_MEMORY,
+    Outcome, Purpose, Request, Reuse, Scope, ServeOptions, SnapshotChoice, StillHook, Stillness,
+    TargetSpec, UndoPolicy, VerifyScope, run as run_engine,
 };
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_volume::{IoEngine, probe_uring};
 
 use super::Context;
+use super::throttle::ThrottleOptions;
 use crate::events::{RunNames, Summary};
 use crate::failure::{chain, usage};
 use crate::listener::{Listener, RangeList};
@@ -131,6 +132,8 @@ pub(super) struct RunOptions {
     /// Bytes a second on the link, such as 5M or 5MB/s, for all targets together
     #[arg(long, value_name = "RATE", env = "LOCKSTEP_LIMIT_RATE", value_parser = units::parse_rate)]
     limit_rate: Option<u64>,
+    #[command(flatten)]
+    throttle: ThrottleOptions,
     /// Give up after this time, such as 90s, 15m or 1h30m
     #[arg(long, value_name = "TIME", env = "LOCKSTEP_MAX_DURATION", value_parser = units::parse_time)]
     max_duration: Option<Duration>,
@@ -239,7 +242,12 @@ pub(super) fn run(
         verify: job.verify,
         compression: job.compression,
         io,
-        limit_rate: options.limit_rate,
+        limits: Arc::new(Limits::new(
+            options.limit_rate,
+            options.throttle.limit_read,
+            options.throttle.pace(),
+        )),
+        priority: options.throttle.priority(),
         memory: options.memory,
         threads: options.threads(),
         consent: (job.consent)(output, &cancel),
@@ -318,6 +326,7 @@ impl RunOptions {
                             who: who(),
                             memory: self.memory,
                             threads: self.threads,
+                            priority: self.throttle.priority(),
                             // The far side's kernel may allow what this one forbids.
                             uring: self.io != IoChoice::Threads,
                             job: remote::Job::Serve(reuse, undo),
@@ -342,6 +351,7 @@ impl RunOptions {
             who: who(),
             memory: self.memory,
             threads: self.threads(),
+            priority: self.throttle.priority(),
             io,
             reuse,
             undo,

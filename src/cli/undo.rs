@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use clap::Args;
 use lockstep_engine::{
-    Asked, Cancel, Connect, KeptUndo, LocalRollback, Rollback, RollbackMonitor, RollbackOptions,
-    RolledBack, Wish, ask_rollback, list_undos,
+    Asked, Cancel, Connect, KeptUndo, LocalRollback, Priority, Rollback, RollbackMonitor,
+    RollbackOptions, RolledBack, Wish, ask_rollback, list_undos,
 };
 use lockstep_protocol::{Failure, FailureKind};
 
@@ -163,6 +163,7 @@ impl Arguments {
                 who: who(),
                 memory: lockstep_engine::DEFAULT_MEMORY,
                 threads: self.threads,
+                priority: Priority::Normal,
                 uring: self.io != IoChoice::Threads,
                 job: Job::Rollback,
             }),

@@ -63,6 +63,7 @@ fn who_has_no_right_is_refused() {
         &["plan", "pg"],
         &["verify", "pg"],
         &["cancel", "pg"],
+        &["limit", "pg", "--limit-rate", "off"],
     ] {
         let ran = cluster.at("eve", words).exits(5);
         assert!(ran.stderr.contains("db1"), "{}", ran.stderr);
@@ -73,6 +74,7 @@ fn who_has_no_right_is_refused() {
         &["plan", "pg"],
         &["verify", "pg"],
         &["cancel", "pg"],
+        &["limit", "pg", "--limit-rate", "off"],
     ] {
         let ran = cluster.at("db2", words).exits(5);
         assert!(

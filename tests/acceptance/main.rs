@@ -17,6 +17,7 @@ mod judge;
 mod kill;
 mod lab;
 mod liars;
+mod limits;
 mod notify;
 mod operators;
 mod own_index;

@@ -3,7 +3,7 @@
 use super::stand::{Stand, volume};
 
 /// Every command here must be refused with exit 2.
-const REFUSED: [&[&str]; 26] = [
+const REFUSED: [&[&str]; 29] = [
     &[],
     &["bogus"],
     &["sync"],
@@ -22,6 +22,9 @@ const REFUSED: [&[&str]; 26] = [
     &["sync", "a", "b", "--memory", "1M"],
     &["sync", "a", "b", "--memory", "much"],
     &["sync", "a", "b", "--limit-rate", "5MB/h"],
+    &["sync", "a", "b", "--limit-read", "-1"],
+    &["sync", "a", "b", "--priority", "high"],
+    &["sync", "a", "b", "--pace", "slow"],
     &["sync", "a", "b", "--compress", "20"],
     &["sync", "a", "b", "--threads", "0"],
     &["sync", "a", "b", "--connections", "17"],

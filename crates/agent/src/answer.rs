@@ -175,6 +175,10 @@ impl Answerer {
                 self.primary.cancel(talk, caller, name.as_str());
                 return Ok(());
             }
+            Ask::Limit { name, change } => {
+                self.primary.limit(talk, caller, name.as_str(), change);
+                return Ok(());
+            }
             Ask::Write(ask) => {
                 self.host.write(talk, node(caller)?, &ask);
                 return Ok(());

@@ -19,7 +19,8 @@ use lockstep_agent::primary::{EndSink, Job};
 use lockstep_agent::reach::{Reach, Reached, ask_once};
 use lockstep_agent::talk::{TalkError, hear};
 use lockstep_agent::wire::{
-    Aim, Answer, Ask, CompressWord, Ended, RunAsk, RunTerms, UndoWord, VolumeStatus, Words,
+    Aim, Answer, Ask, CompressWord, Ended, PriorityWord, RunAsk, RunTerms, UndoWord, VolumeStatus,
+    Words,
 };
 use lockstep_cluster::key::{KeyStore, PrivateKey};
 use lockstep_cluster::plan::NodeState;
@@ -315,6 +316,9 @@ fn terms() -> RunTerms {
         verify_full: false,
         compress: CompressWord::Off,
         limit_rate: None,
+        limit_read: None,
+        priority: PriorityWord::Normal,
+        pace: false,
         max_seconds: None,
         delta: false,
         full_scan_runs: nothing,

@@ -17,7 +17,8 @@ use lockstep_agent::net::{NetTalk, usable};
 use lockstep_agent::primary::{EndSink, Job};
 use lockstep_agent::talk::{Talk, TalkError, hear, say};
 use lockstep_agent::wire::{
-    Answer, Ask, Ended, FileBytes, Hex32, HostBid, HostTell, ServeTerms, UndoWord, Words, WriteAsk,
+    Answer, Ask, Ended, FileBytes, Hex32, HostBid, HostTell, LimitChange, PriorityWord, RateChange,
+    ServeTerms, UndoWord, Words, WriteAsk,
 };
 use lockstep_cluster::claim::Epoch;
 use lockstep_cluster::key::PrivateKey;
@@ -266,6 +267,14 @@ fn a_known_key_without_the_right_changes_nothing() {
             Ask::Attach {
                 name: Words::new("data"),
             },
+            Ask::Limit {
+                name: Words::new("data"),
+                change: LimitChange {
+                    rate: Some(RateChange::Off),
+                    read: None,
+                    pace: None,
+                },
+            },
         ] {
             assert_eq!(exit_code(&scene.ask(who, &ask)), 5, "{who}: {ask:?}");
         }
@@ -318,6 +327,7 @@ fn a_known_key_without_the_right_changes_nothing() {
 
 fn terms() -> ServeTerms {
     ServeTerms {
+        priority: PriorityWord::Normal,
         key: Hex32([1; 32]),
         delta: false,
         full_scan_runs: std::num::NonZeroU32::MIN,

@@ -65,7 +65,8 @@ impl Base {
         Ok(Base { index, inheritance })
     }
 
-    /// Reads the sample and the edges, which have to be as they were.
+    /// Reads the sample and the edges, which have to be as they were; `pass` is called with the
+    /// length of each read before it.
     ///
     /// # Errors
     /// The first failure of the volume.
@@ -75,6 +76,7 @@ impl Base {
         geometry: Geometry,
         pool: &rayon::ThreadPool,
         bytes_read: &AtomicU64,
+        pass: &(dyn Fn(usize) + Sync),
     ) -> Result<bool, IoFailure> {
         let checks: Vec<Range<u64>> = self.inheritance.checks().iter().flat_map(pieces).collect();
         let holds = AtomicBool::new(true);
@@ -86,6 +88,7 @@ impl Base {
                     for pages in checks {
                         let range = bytes_of(geometry, pages);
                         let bytes = &mut buffer[..(range.end - range.start) as usize];
+                        pass(bytes.len());
                         volume.read_at(range.start, bytes)?;
                         bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                         if !self.has(geometry, pages, bytes) {

@@ -34,6 +34,7 @@ pub fn hash_volume(
         bytes_read: &AtomicU64::new(0),
         pages: None,
         known: None,
+        gate: None,
     };
     scan.run(&pool, &|| false, &|extent, cvs| {
         let groups = geometry.groups_of(extent);

@@ -30,7 +30,9 @@ mod limits;
 mod local;
 mod monitor;
 mod outcome;
+mod pace;
 mod pages;
+mod priority;
 mod request;
 mod scan;
 mod snapshots;
@@ -46,8 +48,10 @@ pub use local::LocalTarget;
 pub use lockstep_index::FullScanEvery;
 pub use lockstep_protocol::{Purpose, Scope, VerifyScope};
 pub use lockstep_quiesce::{Level, watchdog_main};
+pub use lockstep_volume::Priority;
 pub use monitor::{Monitor, Notice, Phase, TargetProgress};
 pub use outcome::{Consistency, KeptBytes, Outcome, SourceCounts, TargetOutcome, Verdict};
+pub use pace::{FLOOR as PACE_FLOOR, Limits, Pace, Paced};
 pub use request::{
     Compression, Connect, Connected, Consent, KeepBase, PlanLine, PlannedUndo, Question, Request,
     Reuse, SnapshotChoice, StillHook, Stillness, TargetSpec,

@@ -7,6 +7,8 @@ use lockstep_merkle::Root;
 use lockstep_protocol::{Failure, FailureKind, UndoKind, VolumeState};
 use lockstep_quiesce::Level;
 
+use crate::pace::Paced;
+
 /// How one target, or a whole run, ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -107,6 +109,8 @@ pub struct Outcome {
     pub consistency: Consistency,
     /// The source's work.
     pub source: SourceCounts,
+    /// How far it yielded to others; `None` if the run did not watch them.
+    pub paced: Option<Paced>,
     /// One for each target of the request, in its order.
     pub targets: Vec<TargetOutcome>,
 }

@@ -3,14 +3,16 @@
 use std::ffi::OsString;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lockstep_index::FullScanEvery;
 use lockstep_protocol::{Failure, Purpose, Scope, VerifyScope};
 use lockstep_snapshot::Space;
 use lockstep_transport::Link;
-use lockstep_volume::IoEngine;
+use lockstep_volume::{IoEngine, Priority};
 
+use crate::pace::Limits;
 use crate::together::TakenSnapshot;
 use crate::undo::UndoPolicy;
 
@@ -246,8 +248,10 @@ pub struct Request {
     pub compression: Compression,
     /// How the source's disk is read.
     pub io: IoEngine,
-    /// Bytes a second on the link, for all targets together.
-    pub limit_rate: Option<u64>,
+    /// What the run may use, for all targets together; whoever keeps it can change it meanwhile.
+    pub limits: Arc<Limits>,
+    /// How much the threads that read and hash ask for; each target is told by its connection.
+    pub priority: Priority,
     /// Bytes of buffers, at least [`crate::MIN_MEMORY`].
     pub memory: u64,
     /// Threads that hash, 1..=256.

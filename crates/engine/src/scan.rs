@@ -13,6 +13,7 @@ use lockstep_merkle::{
 use lockstep_volume::{BufferPool, IoBuffer, IoFailure, Volume};
 
 use crate::limits::PREFETCH_EXTENTS;
+use crate::pace::ReadGate;
 use crate::pages::{PageTable, bytes_of};
 
 /// Bytes that are read and hashed at once: through the page cache as much as
@@ -41,6 +42,8 @@ pub(crate) struct Scan<'a> {
     pub(crate) pages: Option<&'a PageTable>,
     /// Values that need not be measured.
     pub(crate) known: Option<Known<'a>>,
+    /// What has to be passed before each read, if anything has.
+    pub(crate) gate: Option<ReadGate<'a>>,
 }
 
 /// Values of an earlier scan, and the pages of which they hold no longer.
@@ -89,7 +92,7 @@ impl Scan<'_> {
         each: &(dyn Fn(ExtentIndex, &[Cv]) + Sync),
         stop: &dyn Fn() -> bool,
     ) -> Result<(), IoFailure> {
-        let mut reader = PieceReader::new(self);
+        let mut reader = PieceReader::new(self, stop);
         let mut buffer = buffers.take();
         let mut cvs = [Cv::from_bytes([0; 32]); GROUPS_PER_EXTENT];
         loop {
@@ -201,14 +204,16 @@ enum Content {
 /// Reads pieces in rising order, remembering where the next data is.
 struct PieceReader<'a> {
     scan: &'a Scan<'a>,
+    stop: &'a dyn Fn() -> bool,
     data: Range<u64>,
     ended: bool,
 }
 
 impl<'a> PieceReader<'a> {
-    fn new(scan: &'a Scan<'a>) -> PieceReader<'a> {
+    fn new(scan: &'a Scan<'a>, stop: &'a dyn Fn() -> bool) -> PieceReader<'a> {
         PieceReader {
             scan,
+            stop,
             data: 0..0,
             ended: false,
         }
@@ -252,6 +257,9 @@ impl<'a> PieceReader<'a> {
 
     fn read_part(&self, part: &Range<u64>, buffer: &mut [u8]) -> Result<(), IoFailure> {
         let scan = self.scan;
+        if let Some(gate) = scan.gate {
+            gate.pass(buffer.len(), self.stop);
+        }
         scan.bytes_read
             .fetch_add(part.end - part.start, Ordering::Relaxed);
         match scan.from {

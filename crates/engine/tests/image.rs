@@ -10,7 +10,7 @@ use lockstep_engine::{
     Request, Reuse, Scope, ServeOptions, SnapshotChoice, Stillness, TargetSpec, UndoPolicy,
     VerifyScope, run,
 };
-use lockstep_volume::IoEngine;
+use lockstep_volume::{IoEngine, Priority};
 
 struct Deaf;
 
@@ -26,6 +26,7 @@ fn compare(folder: &Path, target: PathBuf, image: Option<PathBuf>, purpose: Purp
         who: "test".to_owned(),
         memory: MIN_MEMORY,
         threads: 1,
+        priority: Priority::Normal,
         io: IoEngine::Threads,
         reuse: Reuse::default(),
         undo: UndoPolicy::default(),
@@ -48,7 +49,8 @@ fn compare(folder: &Path, target: PathBuf, image: Option<PathBuf>, purpose: Purp
         verify: VerifyScope::Written,
         compression: Compression::Off,
         io: IoEngine::Threads,
-        limit_rate: None,
+        limits: Arc::default(),
+        priority: Priority::Normal,
         memory: MIN_MEMORY,
         threads: 1,
         consent: Consent::Given,

@@ -16,7 +16,7 @@ use lockstep_engine::{
 };
 use lockstep_ledger::{Identity, ProofLevel, Standing, VolumeKey, peek};
 use lockstep_protocol::VolumeState;
-use lockstep_volume::{IoEngine, identify};
+use lockstep_volume::{IoEngine, Priority, identify};
 
 const SIZE: usize = 32 << 20;
 const PAGE: usize = 4096;
@@ -140,6 +140,7 @@ impl Field {
                 who: "test".to_owned(),
                 memory: MIN_MEMORY,
                 threads: 2,
+                priority: Priority::Normal,
                 io: IoEngine::Threads,
                 reuse,
                 undo: UndoPolicy::default(),
@@ -161,7 +162,8 @@ impl Field {
             verify: VerifyScope::Written,
             compression: Compression::Auto,
             io: IoEngine::Threads,
-            limit_rate: None,
+            limits: Arc::default(),
+            priority: Priority::Normal,
             memory: MIN_MEMORY,
             threads: 2,
             consent: Consent::Given,

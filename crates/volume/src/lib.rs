@@ -14,10 +14,11 @@
 //! | --- | --- |
 //! | `source`, `target/` | the two ends of a run, their guards |
 //! | `holders/` | who else uses a file or a device, for messages and as a guard |
+//! | `disks` | the disks below a volume |
 //! | `identity/` | what a path really is, here, on the wire, and after a reboot |
 //! | `watch` | who else wrote a file meanwhile |
 //! | `medium`, `direct`, `regions`, `zeroing`, `transfer` | the I/O itself |
-//! | `kernel`, `freeze`, `uring`, `cvs`, `mapping`, `extents`, `btrfs` | all the `unsafe` there is: calls that rustix has no safe form of |
+//! | `kernel`, `freeze`, `priority`, `uring`, `cvs`, `mapping`, `extents`, `btrfs` | all the `unsafe` there is: calls that rustix has no safe form of |
 //!
 //! Everything here blocks; threads belong to the caller.
 #![cfg_attr(
@@ -29,6 +30,7 @@ mod btrfs;
 mod buffer;
 mod cvs;
 mod direct;
+mod disks;
 mod extents;
 mod failure;
 pub mod faults;
@@ -42,6 +44,7 @@ mod medium;
 mod open_error;
 mod patience;
 mod place;
+mod priority;
 mod regions;
 mod source;
 mod target;
@@ -57,6 +60,7 @@ pub use btrfs::{
 };
 pub use buffer::{BUFFER_ALIGNMENT, BufferPool, IoBuffer};
 pub use cvs::MappedCvs;
+pub use disks::disks_below;
 pub use extents::{ExtentFlags, FileExtent, count_extents, is_on_realtime_device, next_extents};
 pub use failure::{IoFailure, IoFailureKind, Operation};
 pub use freeze::{freeze_filesystem, thaw_filesystem};
@@ -64,6 +68,7 @@ pub use identity::{BadIdentity, Identity, MAX_DURABLE_TEXT, MAX_IDENTITY_BYTES, 
 pub use mapping::FileMapping;
 pub use open_error::{OpenError, OpenErrorKind};
 pub use place::canonical_target;
+pub use priority::{NotLowered, Priority};
 pub use source::{Held, Hold, HoldLost, Source, open_source, open_source_with};
 pub use target::{Stamp, Target, TargetPlan, TargetRequest, open_target};
 pub use uring::probe_uring;

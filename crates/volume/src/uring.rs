@@ -12,6 +12,8 @@ use std::time::Duration;
 use io_uring::{IoUring, opcode, squeue, types};
 use rustix::io::Errno;
 
+use crate::priority;
+
 /// Transfers in flight on one thread.
 const DEPTH: u32 = 64;
 /// Wait between tries when the kernel is short of memory for a submission.
@@ -54,12 +56,13 @@ fn new_ring() -> io::Result<IoUring> {
 /// Whether every buffer was filled. On `false` their content is unspecified, nothing is in flight
 /// any more, and the plain way is to be tried, which finds out why.
 pub(crate) fn read_all(fd: BorrowedFd<'_>, reads: &mut [(u64, &mut [u8])]) -> bool {
+    let priority = priority::of_requests();
     with_ring(|ring| {
         reads.chunks_mut(DEPTH as usize).all(|batch| {
             let entries = batch.iter_mut().map(|(offset, buf)| {
                 let length = u32::try_from(buf.len()).ok()?;
                 let read = opcode::Read::new(types::Fd(fd.as_raw_fd()), buf.as_mut_ptr(), length);
-                Some(read.offset(*offset).build())
+                Some(read.offset(*offset).ioprio(priority).build())
             });
             let Some(entries) = entries.collect::<Option<Vec<_>>>() else {
                 return false;
@@ -79,12 +82,13 @@ pub(crate) fn read_all(fd: BorrowedFd<'_>, reads: &mut [(u64, &mut [u8])]) -> bo
 /// # Errors
 /// What the kernel said of a write that is lost.
 pub(crate) fn write_all(fd: BorrowedFd<'_>, writes: &[(u64, &[u8])]) -> Result<bool, Errno> {
+    let priority = priority::of_requests();
     let written = with_ring(|ring| {
         for batch in writes.chunks(DEPTH as usize) {
             let entries = batch.iter().map(|(offset, buf)| {
                 let length = u32::try_from(buf.len()).ok()?;
                 let write = opcode::Write::new(types::Fd(fd.as_raw_fd()), buf.as_ptr(), length);
-                Some(write.offset(*offset).build())
+                Some(write.offset(*offset).ioprio(priority).build())
             });
             let Some(entries) = entries.collect::<Option<Vec<_>>>() else {
                 return Ok(false);

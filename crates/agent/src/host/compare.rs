@@ -101,6 +101,7 @@ fn open(
     let options = ServeOptions {
         only_compare: true,
         image: frozen.image()?,
+        priority: terms.priority.into(),
         ..serve_options(config, ground, String::new())
     };
     Serving::open(config, terms.key, options)

@@ -53,7 +53,7 @@ use lockstep_cluster::roles::Role;
 use lockstep_cluster::value::{AbsolutePath, NodeName, VolumeId, VolumeName};
 use lockstep_engine::{Reuse, ServeOptions, UndoPolicy};
 use lockstep_protocol::{Failure, FailureKind};
-use lockstep_volume::{IoEngine, probe_uring};
+use lockstep_volume::{IoEngine, Priority, probe_uring};
 
 pub use view::VolumeView;
 
@@ -450,6 +450,7 @@ fn serve_options(config: &Config, ground: &Ground, who: String) -> ServeOptions 
         who,
         memory: config.own.memory.0,
         threads: threads.min(MAX_THREADS),
+        priority: Priority::Normal,
         io: match probe_uring() {
             Ok(()) => IoEngine::Uring,
             Err(_) => IoEngine::Threads,

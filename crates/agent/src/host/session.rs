@@ -378,6 +378,7 @@ impl Session<'_> {
                 },
                 keep: Duration::from_secs(terms.keep_undo_seconds),
             },
+            priority: terms.priority.into(),
             epoch: self.ask.epoch.get(),
             device: Some(self.device.clone()),
             ..super::serve_options(self.services.config, self.services.ground, who)

@@ -48,7 +48,7 @@ use crate::config::Current;
 use crate::crash;
 use crate::reach::Reach;
 use crate::talk::{Talk, hear, say};
-use crate::wire::{Aim, Answer, Ended, MAX_PLANS, RunAsk, WireFailure};
+use crate::wire::{Aim, Answer, Ended, LimitChange, MAX_PLANS, RunAsk, WireFailure};
 
 /// How long a plan may take to arrive.
 const PLAN_LIMIT: Duration = Duration::from_secs(10);
@@ -120,22 +120,36 @@ impl Primary {
 
     /// Ends the run of a volume or group.
     pub fn cancel(&self, talk: &mut dyn Talk, caller: &Caller, name: &str) {
-        let found = self
-            .permitted(caller, name)
-            .and_then(|live| match live.is_over() {
-                false => Ok(live),
-                true => Err(Failure::new(
-                    FailureKind::Usage,
-                    format!("no run of `{name}` is on"),
-                )),
-            });
-        match found {
+        match self.permitted_and_on(caller, name) {
             Ok(live) => {
                 tracing::info!(run = %live.run, %caller, "cancelled");
                 live.cancel.request(Cause::Abandoned);
                 let _ = say(talk, &Answer::Done);
             }
             Err(failure) => refuse(talk, &failure),
+        }
+    }
+
+    /// Changes what the run of a volume or group may use.
+    pub fn limit(&self, talk: &mut dyn Talk, caller: &Caller, name: &str, change: LimitChange) {
+        match self.permitted_and_on(caller, name) {
+            Ok(live) => {
+                tracing::info!(run = %live.run, %caller, ?change, "limits changed");
+                change.apply(&live.limits, &self.current.get().own);
+                let _ = say(talk, &Answer::Done);
+            }
+            Err(failure) => refuse(talk, &failure),
+        }
+    }
+
+    fn permitted_and_on(&self, caller: &Caller, name: &str) -> Result<Arc<Live>, Failure> {
+        let live = self.permitted(caller, name)?;
+        match live.is_over() {
+            false => Ok(live),
+            true => Err(Failure::new(
+                FailureKind::Usage,
+                format!("no run of `{name}` is on"),
+            )),
         }
     }
 
@@ -184,7 +198,7 @@ impl Primary {
         if job.ask.aim == Aim::Resync {
             job.check_health(&run)?;
         }
-        let live = Live::new(
+        let mut live = Live::new(
             run.clone(),
             job.ask.aim,
             job.ask.name.to_string(),
@@ -201,6 +215,7 @@ impl Primary {
                 targets: job.targets.clone(),
             },
         );
+        live.limits = Arc::new(job.ask.terms.limits(&config.own));
         // Before the epoch is chosen: two runs of a volume would find the same one.
         let live = self.runs.admit(live, config.own.runs)?;
         let epoch = match job.ask.aim {

@@ -488,7 +488,8 @@ impl Driven {
                 Ok(()) => IoEngine::Uring,
                 Err(_) => IoEngine::Threads,
             },
-            limit_rate: ask.terms.rate(config.own.rate.map(|rate| rate.0)),
+            limits: Arc::clone(&self.live.limits),
+            priority: ask.terms.priority.into(),
             memory: config.own.memory.0,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             consent: Consent::Given,
@@ -864,6 +865,7 @@ fn blank_outcome(run: &str) -> Outcome {
         proof: lockstep_ledger::ProofLevel::Full,
         consistency: lockstep_engine::Consistency::PointInTime,
         source: lockstep_engine::SourceCounts::default(),
+        paced: None,
         targets: Vec::new(),
     }
 }

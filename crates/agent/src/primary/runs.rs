@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lockstep_cluster::claim::{Epoch, RunName};
 use lockstep_cluster::value::VolumeName;
-use lockstep_engine::{Cancel, Cause};
+use lockstep_engine::{Cancel, Cause, Limits};
 use lockstep_protocol::{Failure, FailureKind};
 
 use crate::talk::{Talk, TalkError, say};
@@ -37,6 +37,8 @@ pub struct Live {
     pub volumes: Vec<VolumeName>,
     /// Ends it early.
     pub cancel: Arc<Cancel>,
+    /// What it may use.
+    pub limits: Arc<Limits>,
     head: Mutex<Answer>,
     said: Mutex<Said>,
     news: Condvar,
@@ -123,7 +125,7 @@ impl Runs {
 }
 
 impl Live {
-    /// A run that has said nothing yet; `head` is what its followers hear first.
+    /// A run without limits that has said nothing yet; `head` is what its followers hear first.
     #[must_use]
     pub fn new(
         run: RunName,
@@ -138,6 +140,7 @@ impl Live {
             name,
             volumes,
             cancel: Arc::new(Cancel::new()),
+            limits: Arc::default(),
             head: Mutex::new(head),
             said: Mutex::default(),
             news: Condvar::new(),

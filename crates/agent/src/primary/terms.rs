@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lockstep_cluster::file::{Moment, Volume};
-use lockstep_cluster::value::{Argv, SnapshotWord};
-use lockstep_engine::{Compression, SnapshotChoice, StillHook, Stillness};
+use lockstep_cluster::file::{AgentFile, Moment, Volume};
+use lockstep_cluster::value::{Argv, ByteRate, SnapshotWord};
+use lockstep_engine::{Compression, Limits, Pace, SnapshotChoice, StillHook, Stillness};
 
 use super::owed::hook_name;
-use crate::wire::{CompressWord, Hex32, RunTerms, ServeTerms};
+use crate::wire::{CompressWord, Hex32, LimitChange, RateChange, RunTerms, ServeTerms};
 
 const MIN_LEVEL: i32 = -7;
 const MAX_LEVEL: i32 = 19;
@@ -23,12 +23,17 @@ impl RunTerms {
         }
     }
 
-    /// The lower one of what was asked for and what the node allows.
-    pub(super) fn rate(&self, own: Option<u64>) -> Option<u64> {
-        match (self.limit_rate, own) {
-            (Some(asked), Some(own)) => Some(asked.min(own)),
-            (asked, own) => asked.or(own),
-        }
+    /// What a run may use at its beginning, on the node whose own settings these are.
+    pub(super) fn limits(&self, own: &AgentFile) -> Limits {
+        let pace = match self.pace {
+            true => Pace::Auto,
+            false => Pace::Off,
+        };
+        Limits::new(
+            lower(self.limit_rate, own.rate),
+            lower(self.limit_read, own.read),
+            pace,
+        )
     }
 
     pub(super) fn max_duration(&self) -> Option<Duration> {
@@ -44,7 +49,38 @@ impl RunTerms {
             full_scan_seconds: self.full_scan_seconds,
             undo: self.undo,
             keep_undo_seconds: self.keep_undo_seconds,
+            priority: self.priority,
         }
+    }
+}
+
+impl LimitChange {
+    /// Changes what a run may use, within the node's own settings.
+    pub(super) fn apply(&self, limits: &Limits, own: &AgentFile) {
+        let asked = |change: RateChange| match change {
+            RateChange::Off => None,
+            RateChange::To(rate) => Some(rate),
+        };
+        if let Some(change) = self.rate {
+            limits.set_link(lower(asked(change), own.rate));
+        }
+        if let Some(change) = self.read {
+            limits.set_read(lower(asked(change), own.read));
+        }
+        match self.pace {
+            Some(true) => limits.set_pace(Pace::Auto),
+            Some(false) => limits.set_pace(Pace::Off),
+            None => {}
+        }
+    }
+}
+
+/// The lower one of what was asked for and what the node allows; 0 asks for no limit.
+fn lower(asked: Option<u64>, own: Option<ByteRate>) -> Option<u64> {
+    let own = own.map(|rate| rate.0);
+    match asked.filter(|rate| *rate > 0) {
+        Some(asked) => Some(own.map_or(asked, |own| asked.min(own))),
+        None => own,
     }
 }
 
@@ -95,4 +131,51 @@ pub(super) fn stillness<'a>(
         stillness.limit = limit;
     }
     stillness
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own(rate: Option<u64>, read: Option<u64>) -> AgentFile {
+        AgentFile {
+            rate: rate.map(ByteRate),
+            read: read.map(ByteRate),
+            ..AgentFile::default()
+        }
+    }
+
+    fn change(rate: Option<RateChange>, read: Option<RateChange>) -> LimitChange {
+        LimitChange {
+            rate,
+            read,
+            pace: None,
+        }
+    }
+
+    #[test]
+    fn a_change_goes_no_further_than_the_node_allows() {
+        let limits = Limits::new(Some(10), Some(10), Pace::Off);
+        let own = own(Some(100), None);
+        change(Some(RateChange::To(1000)), Some(RateChange::To(1000))).apply(&limits, &own);
+        assert_eq!((limits.link(), limits.read()), (Some(100), Some(1000)));
+        change(Some(RateChange::Off), Some(RateChange::Off)).apply(&limits, &own);
+        assert_eq!((limits.link(), limits.read()), (Some(100), None));
+        change(Some(RateChange::To(0)), None).apply(&limits, &own);
+        assert_eq!((limits.link(), limits.read()), (Some(100), None));
+    }
+
+    #[test]
+    fn what_is_not_named_stays() {
+        let limits = Limits::new(Some(10), Some(20), Pace::Auto);
+        change(None, None).apply(&limits, &own(Some(1), Some(1)));
+        assert_eq!((limits.link(), limits.read()), (Some(10), Some(20)));
+        assert_eq!(limits.pace(), Pace::Auto);
+        let off = LimitChange {
+            pace: Some(false),
+            ..change(None, None)
+        };
+        off.apply(&limits, &own(None, None));
+        assert_eq!(limits.pace(), Pace::Off);
+    }
 }

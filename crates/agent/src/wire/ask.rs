@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use lockstep_cluster::claim::{Epoch, RunName};
 use lockstep_cluster::plan::{ChangeLimit, FileDifference, FileState, NodeState};
 use lockstep_cluster::value::{AbsolutePath, NodeName, VolumeName};
+use lockstep_engine::Priority;
 use serde::{Deserialize, Serialize};
 
 use super::checkup::Checkup;
@@ -43,6 +44,13 @@ pub enum Ask {
     Cancel {
         /// A volume's or a group's name.
         name: Words,
+    },
+    /// To the primary: change what the run that is on may use; answered by `Done`.
+    Limit {
+        /// A volume's or a group's name.
+        name: Words,
+        /// What changes.
+        change: LimitChange,
     },
     /// To a secondary: bring volumes back to what they held before their last run; answered by
     /// `Undone`.
@@ -137,6 +145,15 @@ pub struct RunTerms {
     pub compress: CompressWord,
     /// Bytes a second on the link.
     pub limit_rate: Option<u64>,
+    /// Bytes a second read from the primary's volume.
+    #[serde(default)]
+    pub limit_read: Option<u64>,
+    /// What the threads that read and hash ask for, at both ends.
+    #[serde(default)]
+    pub priority: PriorityWord,
+    /// Whether it yields to others on the primary.
+    #[serde(default)]
+    pub pace: bool,
     /// Gives up after so many seconds.
     pub max_seconds: Option<u64>,
     /// Whether a snapshot's word for what did not change is believed.
@@ -163,6 +180,61 @@ pub enum CompressWord {
     Off,
     /// Always, at this level.
     Level(i32),
+}
+
+/// `--priority`.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PriorityWord {
+    /// As much as anybody.
+    #[default]
+    Normal,
+    /// Less than others.
+    Low,
+    /// What nobody else wants.
+    Idle,
+}
+
+impl From<Priority> for PriorityWord {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::Normal => Self::Normal,
+            Priority::Low => Self::Low,
+            Priority::Idle => Self::Idle,
+        }
+    }
+}
+
+impl From<PriorityWord> for Priority {
+    fn from(word: PriorityWord) -> Self {
+        match word {
+            PriorityWord::Normal => Self::Normal,
+            PriorityWord::Low => Self::Low,
+            PriorityWord::Idle => Self::Idle,
+        }
+    }
+}
+
+/// What changes of a run's limits; what is not named stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitChange {
+    /// Bytes a second on the link.
+    pub rate: Option<RateChange>,
+    /// Bytes a second read from the primary's volume.
+    pub read: Option<RateChange>,
+    /// Whether it yields to others on the primary.
+    pub pace: Option<bool>,
+}
+
+/// A limit that changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RateChange {
+    /// There is none any more.
+    Off,
+    /// It is so many bytes a second.
+    To(u64),
 }
 
 /// What an agent answers.

@@ -206,6 +206,7 @@ mod tests {
             proof: ProofLevel::Full,
             consistency: Consistency::PointInTime,
             source: SourceCounts::default(),
+            paced: None,
             targets: Vec::new(),
         };
         let mut outcome = WireOutcome::from(&outcome);

@@ -11,6 +11,7 @@ use lockstep_cluster::value::{AbsolutePath, VolumeId, VolumeName};
 use lockstep_protocol::{Failure, FailureKind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::ask::PriorityWord;
 use super::fit;
 use super::text::Words;
 
@@ -119,6 +120,9 @@ pub struct ServeTerms {
     pub undo: UndoWord,
     /// For so many seconds after the run.
     pub keep_undo_seconds: u64,
+    /// What the threads that read and hash ask for.
+    #[serde(default)]
+    pub priority: PriorityWord,
 }
 
 /// `--undo`.

@@ -34,8 +34,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use ask::{
-    Aim, Answer, Ask, CompressWord, FileStates, MAX_PLANS, NodeStatus, PastRun, RoleWord, RunAsk,
-    RunTerms, VolumeFacts, VolumeStatus,
+    Aim, Answer, Ask, CompressWord, FileStates, LimitChange, MAX_PLANS, NodeStatus, PastRun,
+    PriorityWord, RateChange, RoleWord, RunAsk, RunTerms, VolumeFacts, VolumeStatus,
 };
 pub use checkup::{Check, Checkup, Finding, PeerSeen, PlaceKind, PlaceSeen};
 pub use ended::{Aftermath, Ended, VolumeEnded};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lockstep_engine::{
-    Consistency, KeptBytes, Level, Notice, Outcome, Phase, SourceCounts, TargetOutcome,
+    Consistency, KeptBytes, Level, Notice, Outcome, Paced, Phase, SourceCounts, TargetOutcome,
     TargetProgress, Verdict,
 };
 use lockstep_ledger::ProofLevel;
@@ -364,7 +364,16 @@ pub struct WireOutcome {
     is_fuzzy: bool,
     bytes_read: u64,
     bytes_hashed: u64,
+    #[serde(default)]
+    paced: Option<WirePaced>,
     pub(super) targets: Vec<WireTarget>,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WirePaced {
+    seconds_held: f64,
+    lowest_rate: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -439,6 +448,10 @@ impl From<&Outcome> for WireOutcome {
             is_fuzzy: outcome.consistency == Consistency::Fuzzy,
             bytes_read: outcome.source.bytes_read,
             bytes_hashed: outcome.source.bytes_hashed,
+            paced: outcome.paced.map(|paced| WirePaced {
+                seconds_held: paced.held.as_secs_f64(),
+                lowest_rate: paced.lowest_rate,
+            }),
             targets: outcome.targets.iter().map(WireTarget::from).collect(),
         }
     }
@@ -493,6 +506,10 @@ impl WireOutcome {
                 bytes_read: self.bytes_read,
                 bytes_hashed: self.bytes_hashed,
             },
+            paced: self.paced.as_ref().map(|paced| Paced {
+                held: seconds(paced.seconds_held),
+                lowest_rate: paced.lowest_rate,
+            }),
             targets: self.targets.iter().map(WireTarget::to_outcome).collect(),
         }
     }

@@ -29,6 +29,8 @@ pub struct AgentFile {
     pub memory: ByteCount,
     /// Most bytes a second that one run sends.
     pub rate: Option<ByteRate>,
+    /// Most bytes a second that one run reads from a volume here as its source.
+    pub read: Option<ByteRate>,
     /// What holds for single volumes.
     pub volumes: BTreeMap<VolumeName, VolumeRules>,
 }
@@ -51,6 +53,7 @@ impl Default for AgentFile {
             runs: usize::try_from(DEFAULT_RUNS).unwrap_or(1),
             memory: ByteCount(DEFAULT_MEMORY_BYTES),
             rate: None,
+            read: None,
             volumes: BTreeMap::new(),
         }
     }
@@ -130,6 +133,9 @@ fn read_limits(mut section: Section<'_>, agent: &mut AgentFile, notes: &mut Note
     }
     agent.rate = section
         .word::<ByteRate>("rate", notes)
+        .map(|rate| rate.value);
+    agent.read = section
+        .word::<ByteRate>("read", notes)
         .map(|rate| rate.value);
     section.finish(notes);
 }

@@ -592,6 +592,9 @@ mod agent {
             (defaults.runs, defaults.memory),
             "the values shown are the built-in ones"
         );
+        let bytes = |rate: Option<crate::value::ByteRate>| rate.map(|rate| rate.0);
+        assert_eq!(bytes(agent.rate), Some(200_000_000));
+        assert_eq!(bytes(agent.read), Some(500_000_000));
     }
 
     #[test]

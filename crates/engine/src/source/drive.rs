@@ -18,12 +18,13 @@ use lockstep_volume::{BufferPool, Volume};
 use super::feed::{Feed, Found};
 use super::ship::{Digests, Lacking, Packer, Reader, Shipment};
 use super::target::{End, News, Target};
-use super::throttle::Throttle;
 use crate::failures::{link_broke, volume_failed};
 use crate::guard::guarded;
 use crate::limits::{LAST_WORD_TIMEOUT, LINK_POLL, POLL, WELCOME_TIMEOUT};
 use crate::monitor::{Monitor, Notice, Phase};
+use crate::pace::{ReadGate, Valve};
 use crate::pages::PageTable;
+use crate::priority::Lowering;
 use crate::request::{Compression, Connect};
 
 /// What every target of a run shares.
@@ -37,7 +38,10 @@ pub(crate) struct Common<'a> {
     pub(crate) compression: Compression,
     pub(crate) lanes: usize,
     pub(crate) buffers: usize,
-    pub(crate) throttle: &'a Throttle,
+    /// What is sent passes this, for all targets together.
+    pub(crate) link: &'a Valve,
+    pub(crate) gate: ReadGate<'a>,
+    pub(crate) lowering: &'a Lowering,
     pub(crate) monitor: &'a dyn Monitor,
     pub(crate) news: Sender<News>,
 }
@@ -245,6 +249,10 @@ impl Lane<'_> {
     }
 
     fn ship(&self, orders: &Receiver<Order>) {
+        if let Some(message) = self.common.lowering.here() {
+            let target = None;
+            (self.common.monitor).notice(Notice::Warning { target, message });
+        }
         let mut packer = match Packer::new(self.common.compression, self.via) {
             Ok(packer) => packer,
             Err(error) => {
@@ -272,6 +280,8 @@ impl Lane<'_> {
                 None => Digests::Seeded(PageSeed(common.hello.seed)),
             },
             bytes_read: &common.feed.bytes_read,
+            gate: common.gate,
+            stop: &|| self.quits(),
         };
         let Some(buffer) = self.buffer() else {
             return Ok(());
@@ -291,7 +301,7 @@ impl Lane<'_> {
             let shipment = self.shipment();
             let bulk = packer.pack(&order.want, buffer, lacking, shipment);
             let packed = Instant::now();
-            common.throttle.take(bulk.len(), &|| self.quits());
+            common.link.pass(bulk.len(), &|| self.quits());
             self.target.shipped.store(true, Ordering::SeqCst);
             let sent = self.sender.bulk(bulk);
             packer.waited(packed.elapsed(), begun.elapsed());

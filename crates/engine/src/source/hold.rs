@@ -14,6 +14,7 @@ use crate::base::Base;
 use crate::failures::{sentence, volume_failed};
 use crate::hash::fold_table;
 use crate::level;
+use crate::pace::ReadGate;
 use crate::pages::PageTable;
 use crate::request::{Request, SnapshotChoice};
 use crate::scan::{Known, Scan, ScanFrom};
@@ -54,16 +55,24 @@ pub(super) fn lost(lost: HoldLost, writing: bool) -> Failure {
         .hint("stop the writer and run the same command again")
 }
 
+/// What an earlier run left, for a scan: to be taken over, or to be judged.
+#[derive(Clone, Copy)]
+pub(super) struct Earlier<'a> {
+    pub(super) base: Option<&'a Base>,
+    pub(super) audit: Option<&'a Audit<'a>>,
+}
+
 /// Scans the source into the feed; `None` when the run was ended meanwhile.
 pub(super) fn scan(
     request: &Request,
     frozen: &Frozen,
     feed: &Feed,
     pages: Option<&PageTable>,
-    base: Option<&Base>,
-    audit: Option<&Audit<'_>>,
+    earlier: Earlier<'_>,
+    gate: ReadGate<'_>,
     pool: &rayon::ThreadPool,
 ) -> Result<Option<LastWord>, Failure> {
+    let Earlier { base, audit } = earlier;
     let scan = Scan {
         volume: &frozen.source,
         geometry: feed.geometry(),
@@ -75,6 +84,7 @@ pub(super) fn scan(
             changed: base.inheritance.changed(),
             bytes_inherited: &feed.bytes_inherited,
         }),
+        gate: Some(gate),
     };
     scan.run(pool, &|| feed.is_over(), &|extent, cvs| {
         if let Some(audit) = audit {
@@ -87,7 +97,7 @@ pub(super) fn scan(
         return Ok(None);
     }
     let root = fold_table(feed.geometry(), feed.tree())?;
-    let evidence = match (prove(request, frozen, feed, pool)?, base) {
+    let evidence = match (prove(request, frozen, feed, gate, pool)?, base) {
         (false, _) => Evidence::None,
         (true, None) => Evidence::Full,
         (true, Some(_)) => Evidence::Delta,
@@ -104,6 +114,7 @@ fn prove(
     request: &Request,
     frozen: &Frozen,
     feed: &Feed,
+    gate: ReadGate<'_>,
     pool: &rayon::ThreadPool,
 ) -> Result<bool, Failure> {
     // A snapshot that lost its data while it was read gave anything, without an error.
@@ -123,12 +134,17 @@ fn prove(
     if source.kind() != VolumeKind::File || request.purpose == Purpose::Compare {
         return Ok(false);
     }
-    reads_the_same(source, feed, pool)
+    reads_the_same(source, feed, gate, pool)
 }
 
 /// Reads everything again: what is equal both times was so in between, at the
 /// instant when the first reading ended.
-fn reads_the_same(source: &Source, feed: &Feed, pool: &rayon::ThreadPool) -> Result<bool, Failure> {
+fn reads_the_same(
+    source: &Source,
+    feed: &Feed,
+    gate: ReadGate<'_>,
+    pool: &rayon::ThreadPool,
+) -> Result<bool, Failure> {
     let same = AtomicBool::new(true);
     let again = AtomicU64::new(0);
     let scan = Scan {
@@ -138,6 +154,7 @@ fn reads_the_same(source: &Source, feed: &Feed, pool: &rayon::ThreadPool) -> Res
         bytes_read: &again,
         pages: None,
         known: None,
+        gate: Some(gate),
     };
     let stop = || feed.is_over() || !same.load(Ordering::Relaxed);
     scan.run(pool, &stop, &|extent, cvs| {

@@ -13,7 +13,6 @@ mod room;
 mod ship;
 mod summary;
 mod target;
-mod throttle;
 
 pub use self::measured::MeasuredPacker;
 
@@ -38,7 +37,6 @@ use self::frozen::Frozen;
 use self::room::{Room, RoomWatch};
 use self::summary::{Ending, outcome, unopened};
 use self::target::{News, Target};
-use self::throttle::Throttle;
 use crate::base::Base;
 use crate::cancel::{Cancel, Cause};
 use crate::doubt::run_name;
@@ -51,7 +49,9 @@ use crate::limits::{
 };
 use crate::monitor::{Monitor, Notice, Phase, TargetProgress};
 use crate::outcome::Outcome;
+use crate::pace::{Pacer, ReadGate};
 use crate::pages::PageTable;
+use crate::priority::Lowering;
 use crate::request::{Consent, Request};
 use crate::undo::UndoMode;
 
@@ -129,6 +129,8 @@ struct Run<'a> {
     base: OnceLock<Box<Base>>,
     /// Who rests on earlier deltas of this source.
     reliants: Reliants,
+    pacer: Pacer,
+    lowering: Lowering,
 }
 
 impl<'a> Run<'a> {
@@ -144,6 +146,7 @@ impl<'a> Run<'a> {
         let targets = (0..request.targets.len()).map(Target::new).collect();
         let pages = base::page_table(&request, frozen, feed.geometry());
         let reliants = Reliants::of(&request, frozen.volume());
+        let lowering = Lowering::new(request.priority);
         Run {
             request,
             frozen,
@@ -156,6 +159,8 @@ impl<'a> Run<'a> {
             pages,
             base: OnceLock::new(),
             reliants,
+            pacer: Pacer::new(),
+            lowering,
         }
     }
 
@@ -175,9 +180,9 @@ impl<'a> Run<'a> {
         self.tell_of_earlier_doubts();
         let specs = std::mem::take(&mut self.request.targets);
         let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
-        let throttle = Throttle::new(self.request.limit_rate);
+        self.keep_pace();
         let (news, heard) = unbounded();
-        let common = self.common(&hello, &throttle, news);
+        let common = self.common(&hello, news);
         let this = &self;
         std::thread::scope(|scope| {
             for (spec, target) in specs.into_iter().zip(&this.targets) {
@@ -197,12 +202,7 @@ impl<'a> Run<'a> {
         self.ending(&names)
     }
 
-    fn common<'b>(
-        &'b self,
-        hello: &'b Hello,
-        throttle: &'b Throttle,
-        news: Sender<News>,
-    ) -> Common<'b> {
+    fn common<'b>(&'b self, hello: &'b Hello, news: Sender<News>) -> Common<'b> {
         let lanes = self.threads().min(MAX_LANE_THREADS);
         let extents = usize::try_from(self.request.memory.max(MIN_MEMORY)).unwrap_or(usize::MAX)
             / EXTENT_SIZE;
@@ -216,9 +216,19 @@ impl<'a> Run<'a> {
             compression: self.request.compression,
             lanes,
             buffers: shared.max(MIN_TARGET_BUFFERS),
-            throttle,
+            link: &self.request.limits.link,
+            gate: self.gate(),
+            lowering: &self.lowering,
             monitor: self.monitor,
             news,
+        }
+    }
+
+    /// What whoever reads the source has to pass.
+    fn gate(&self) -> ReadGate<'_> {
+        ReadGate {
+            limit: &self.request.limits.read,
+            pace: &self.pacer.valve,
         }
     }
 
@@ -283,6 +293,9 @@ impl<'a> Run<'a> {
             Ok(pool) => pool,
             Err(failure) => return self.abort(failure),
         };
+        if let Some(refusal) = self.lowering.pool(&pool) {
+            self.warn(refusal);
+        }
         let (base, judged) = match self.base(&pool) {
             Ok(Used::Nothing) => (None, None),
             Ok(Used::Inherited(base)) => (Some(base), None),
@@ -295,13 +308,17 @@ impl<'a> Run<'a> {
             pages,
             caught: &caught,
         });
+        let earlier = hold::Earlier {
+            base,
+            audit: audit.as_ref(),
+        };
         match hold::scan(
             &self.request,
             self.frozen,
             self.feed,
             self.pages(),
-            base,
-            audit.as_ref(),
+            earlier,
+            self.gate(),
             &pool,
         ) {
             Ok(Some(_)) if self.is_doubted_meanwhile() => self.abort(caught::doubted_meanwhile()),
@@ -331,7 +348,9 @@ impl<'a> Run<'a> {
         };
         let (volume, geometry) = (&self.frozen.source, self.feed.geometry());
         let holds = base
-            .holds(volume, geometry, pool, &self.feed.bytes_read)
+            .holds(volume, geometry, pool, &self.feed.bytes_read, &|bytes| {
+                self.gate().pass(bytes, &|| self.feed.is_over())
+            })
             .map_err(|error| volume_failed(&error))?;
         if !holds {
             self.caught();
@@ -402,6 +421,7 @@ impl<'a> Run<'a> {
                 asked = consent::settle(self, names);
             }
             self.look_after_source();
+            self.keep_pace();
             if told.elapsed() >= PROGRESS_EVERY {
                 told = Instant::now();
                 self.tell_progress();
@@ -532,6 +552,14 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn keep_pace(&self) {
+        let read = self.feed.bytes_read.load(Ordering::Relaxed);
+        let volume = self.frozen.volume();
+        if let Some(warning) = self.pacer.tick(&self.request.limits, volume, read) {
+            self.warn(warning);
+        }
+    }
+
     fn tell_progress(&self) {
         let size = self.frozen.source.size();
         let targets = self.targets.iter().map(|target| progress(target, size));
@@ -553,6 +581,7 @@ impl<'a> Run<'a> {
             purpose: self.request.purpose,
             choice: &self.request.snapshot,
             elapsed: self.started.elapsed().max(Duration::from_micros(1)),
+            paced: self.pacer.paced(),
         })
     }
 }

@@ -12,6 +12,7 @@ use lockstep_protocol::{DataHead, Encoding, Want};
 use lockstep_transport::{Bulk, Via};
 use lockstep_volume::{IoBuffer, IoFailure, Volume};
 
+use crate::pace::ReadGate;
 use crate::pages::PageTable;
 use crate::request::Compression;
 
@@ -64,6 +65,9 @@ pub(crate) struct Reader<'a> {
     pub(crate) geometry: Geometry,
     pub(crate) digests: Digests<'a>,
     pub(crate) bytes_read: &'a AtomicU64,
+    /// What memory does not answer passes this first, unless `stop` says so.
+    pub(crate) gate: ReadGate<'a>,
+    pub(crate) stop: &'a dyn Fn() -> bool,
 }
 
 impl Reader<'_> {
@@ -157,6 +161,7 @@ impl Reader<'_> {
         let offset = self.geometry.extent_range(want.extent).start + range.start as u64;
         let part = &mut buffer[..range.len()];
         if !self.volume.read_if_cached(offset, part)? {
+            self.gate.pass(part.len(), self.stop);
             self.bytes_read
                 .fetch_add(part.len() as u64, Ordering::Relaxed);
             self.volume.read_at(offset, part)?;

@@ -13,6 +13,7 @@ use super::feed::Feed;
 use super::frozen::Frozen;
 use super::target::{End, Target};
 use crate::outcome::{Consistency, KeptBytes, Outcome, SourceCounts, TargetOutcome, Verdict};
+use crate::pace::Paced;
 use crate::request::{Request, SnapshotChoice};
 
 /// All that an outcome is made of.
@@ -25,6 +26,7 @@ pub(super) struct Ending<'a> {
     pub(super) purpose: Purpose,
     pub(super) choice: &'a SnapshotChoice,
     pub(super) elapsed: Duration,
+    pub(super) paced: Option<Paced>,
 }
 
 /// The outcome of a run whose source was opened.
@@ -62,6 +64,7 @@ pub(super) fn outcome(ending: &Ending<'_>) -> Outcome {
             bytes_hashed: (ending.feed.bytes_scanned.load(Ordering::Relaxed))
                 .saturating_sub(ending.feed.bytes_inherited.load(Ordering::Relaxed)),
         },
+        paced: ending.paced,
         targets,
     }
 }
@@ -110,6 +113,7 @@ pub(super) fn unopened(
         proof: ProofLevel::Full,
         consistency: Consistency::Fuzzy,
         source: SourceCounts::default(),
+        paced: None,
         targets: request
             .targets
             .iter()

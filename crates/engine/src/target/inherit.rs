@@ -44,6 +44,7 @@ impl Work<'_> {
                 self.geometry,
                 pool,
                 &self.counts.bytes_read,
+                &|_| {},
             )
             .map_err(|error| self.disk_failed(&error))?;
         if holds {

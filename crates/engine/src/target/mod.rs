@@ -36,7 +36,7 @@ use bytes::Bytes;
 use lockstep_merkle::Root;
 use lockstep_protocol::{Failure, FailureKind, Hello, SourceFrame, TargetFrame, VolumeState};
 use lockstep_transport::{Link, LinkError};
-use lockstep_volume::IoEngine;
+use lockstep_volume::{IoEngine, Priority};
 
 use self::finish::Finished;
 use self::inherit::Legacy;
@@ -46,6 +46,7 @@ use crate::cancel::Cancel;
 use crate::failures::{link_broke, sentence};
 use crate::hash::hashing_pool;
 use crate::limits::{APPLY_THREADS, CHECK_THREADS, HELLO_TIMEOUT, LINK_POLL, POLL};
+use crate::priority::Lowering;
 use crate::request::Reuse;
 use crate::undo::UndoPolicy;
 
@@ -62,6 +63,8 @@ pub struct ServeOptions {
     pub memory: u64,
     /// Threads that hash.
     pub threads: usize,
+    /// How much the threads that read and hash ask for.
+    pub priority: Priority,
     /// How the disk is read and written.
     pub io: IoEngine,
     /// What is taken over from earlier runs.
@@ -160,6 +163,9 @@ fn attend(
     if let Err(error) = link.sender.control(Bytes::from(welcome.encode())) {
         work.stop(link_broke(&error, false));
     }
+    let lowering = Lowering::new(options.priority);
+    let lower = || log_refusal(lowering.here());
+    log_refusal(lowering.pool(&pool));
     let result = std::thread::scope(|scope| {
         scope.spawn(|| work.guard(|| hear(&work, link)));
         scope.spawn(|| work.guard(|| work.scan(&pool)));
@@ -167,12 +173,18 @@ fn attend(
         let staged = work.keep.may_log().then(|| stage::start(scope, &work));
         for _ in 0..APPLY_THREADS {
             let (work, staged) = (&work, staged.clone());
-            scope.spawn(move || work.guard(|| apply::apply(work, &link.bulk, staged)));
+            scope.spawn(move || {
+                lower();
+                work.guard(|| apply::apply(work, &link.bulk, staged));
+            });
         }
         drop(staged);
         scope.spawn(|| work.guard(|| check::flush(&work)));
         for _ in 0..CHECK_THREADS {
-            scope.spawn(|| work.guard(|| check::check(&work)));
+            scope.spawn(|| {
+                lower();
+                work.guard(|| check::check(&work));
+            });
         }
         let result = finish::wait(&work, cancel);
         work.end();
@@ -200,6 +212,13 @@ fn attend(
         link.sender.finish();
     }
     result
+}
+
+/// The far side's log is what the user sees of this.
+fn log_refusal(refusal: Option<String>) {
+    if let Some(refusal) = refusal {
+        tracing::warn!("{refusal}");
+    }
 }
 
 /// What the source is told in the end, once every thread has ended, and what

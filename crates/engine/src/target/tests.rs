@@ -20,7 +20,7 @@ use lockstep_protocol::{Hello, Plan, VolumeState, Welcome};
 use lockstep_transport::{Link, memory_pair};
 use lockstep_undo::{PreRunRoot, UndoStore, restore};
 use lockstep_volume::faults::{Fault, FaultyVolume, MemoryVolume};
-use lockstep_volume::{IoEngine, IoFailure, OpenError, Operation, OtherWriters, Volume};
+use lockstep_volume::{IoEngine, IoFailure, OpenError, Operation, OtherWriters, Priority, Volume};
 
 use self::own::Mischief;
 use super::keep::{Keep, Subject};
@@ -142,6 +142,7 @@ impl TestTarget {
             who: "test".to_owned(),
             memory: 16 << 20,
             threads: 2,
+            priority: Priority::Normal,
             io: IoEngine::Threads,
             reuse: self.reuse,
             undo: UndoPolicy::default(),
@@ -343,7 +344,8 @@ impl Lab {
             verify: self.verify,
             compression: Compression::Auto,
             io: IoEngine::Threads,
-            limit_rate: None,
+            limits: Arc::default(),
+            priority: Priority::Normal,
             memory: 16 << 20,
             threads: 2,
             consent,

@@ -286,6 +286,7 @@ impl<'a> Work<'a> {
                 changed: base.inheritance.changed(),
                 bytes_inherited: &self.counts.bytes_inherited,
             }),
+            gate: None,
         };
         let scanned = scan.run(pool, stop, &|extent, cvs| {
             for (group, cv) in self.geometry.groups_of(extent).zip(cvs.iter()) {

@@ -637,6 +637,7 @@ fn measured(
         bytes_read: &AtomicU64::new(0),
         pages: None,
         known: None,
+        gate: None,
     };
     let pool = hashing_pool(options.threads)?;
     scan.run(&pool, &|| false, &|extent, cvs| {

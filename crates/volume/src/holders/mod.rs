@@ -143,7 +143,7 @@ pub(crate) fn names_in(folder: &Path) -> impl Iterator<Item = String> {
 }
 
 /// Undoes the octal escapes (`\040`) of `/proc/self/mountinfo` and `/proc/swaps` (proc(5)).
-fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {

@@ -14,9 +14,9 @@ use lockstep_cluster::key::PublicKey as NodeKey;
 use lockstep_cluster::plan::NodeState;
 use lockstep_cluster::{AgentFile, ClusterFile};
 use lockstep_engine::{
-    Cancel, Compression, Connect, Connected, Consent, MIN_MEMORY, Monitor, Notice, Outcome,
-    Purpose, Request, Reuse, Scope, SnapshotChoice, Stillness, TargetSpec, UndoPolicy, VerifyScope,
-    run,
+    Cancel, Compression, Connect, Connected, Consent, Limits, MIN_MEMORY, Monitor, Notice, Outcome,
+    Pace, Priority, Purpose, Request, Reuse, Scope, SnapshotChoice, Stillness, TargetSpec,
+    UndoPolicy, VerifyScope, run,
 };
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_transport::quic::{self, OneTimeKey, PublicKey, QuicOptions};
@@ -28,8 +28,8 @@ use crate::config::{Config, Current};
 use crate::talk::pair::{End, pair};
 use crate::talk::{hear, say};
 use crate::wire::{
-    CompareAsk, Hex32, HostBid, HostTell, ServeTerms, ServingAt, UndoWord, WireFailure, Words,
-    WriteAsk,
+    CompareAsk, Hex32, HostBid, HostTell, PriorityWord, ServeTerms, ServingAt, UndoWord,
+    WireFailure, Words, WriteAsk,
 };
 
 pub(super) const DATA: &str = "0198f3b2-8c7e-7d11-9a51-2f6c0a1b9e77";
@@ -318,6 +318,7 @@ fn cluster(at: &Path, primary: &str) -> ClusterFile {
 
 pub(super) fn terms(key: PublicKey) -> ServeTerms {
     ServeTerms {
+        priority: PriorityWord::Normal,
         key: Hex32(key.0),
         delta: true,
         full_scan_runs: std::num::NonZeroU32::new(10).unwrap(),
@@ -472,10 +473,11 @@ fn run_to(source: &Path, folder: &Path, dial: Dial, rate: Rate, purpose: Purpose
         verify: VerifyScope::Written,
         compression: Compression::Off,
         io: IoEngine::Threads,
-        limit_rate: match rate {
-            Rate::Full => None,
-            Rate::Slow => Some(64 << 10),
-        },
+        limits: Arc::new(match rate {
+            Rate::Full => Limits::default(),
+            Rate::Slow => Limits::new(Some(64 << 10), None, Pace::Off),
+        }),
+        priority: Priority::Normal,
         memory: MIN_MEMORY,
         threads: 1,
         consent: Consent::Given,
