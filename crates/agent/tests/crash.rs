@@ -317,6 +317,7 @@ fn terms() -> RunTerms {
         compress: CompressWord::Off,
         limit_rate: None,
         limit_read: None,
+        rate: None,
         priority: PriorityWord::Normal,
         pace: false,
         max_seconds: None,

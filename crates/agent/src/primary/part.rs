@@ -212,6 +212,7 @@ impl Way {
         let connections = at.ports.len().saturating_sub(1).max(1);
         let options = QuicOptions {
             connections,
+            rate: self.terms.rate,
             ..QuicOptions::default()
         };
         // The port is the listener's; what stands here is not looked at.

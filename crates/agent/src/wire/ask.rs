@@ -148,6 +148,9 @@ pub struct RunTerms {
     /// Bytes a second read from the primary's volume.
     #[serde(default)]
     pub limit_read: Option<u64>,
+    /// Bytes a second that the way to each secondary is known to carry.
+    #[serde(default)]
+    pub rate: Option<u64>,
     /// What the threads that read and hash ask for, at both ends.
     #[serde(default)]
     pub priority: PriorityWord,
