@@ -41,7 +41,7 @@ mod undo;
 
 pub use cancel::{Cancel, Cause};
 pub use hash::hash_volume;
-pub use limits::{DEFAULT_MEMORY, MIN_MEMORY};
+pub use limits::{APPLY_THREADS, CHECK_THREADS, DEFAULT_MEMORY, MIN_MEMORY, PREFETCH_EXTENTS};
 pub use local::LocalTarget;
 pub use lockstep_index::FullScanEvery;
 pub use lockstep_protocol::{Purpose, Scope, VerifyScope};
@@ -55,7 +55,7 @@ pub use request::{
 pub use snapshots::{
     ListedSnapshot, SnapshotUse, list_snapshots, release_snapshot, volumes_with_bases,
 };
-pub use source::run;
+pub use source::{FAST_LEVEL, SMALL_LEVEL, run};
 pub use target::{ServeOptions, Served, serve};
 pub use together::{TakenSnapshot, TakenTogether, Together};
 pub use undo::{

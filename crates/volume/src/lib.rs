@@ -16,6 +16,7 @@
 //! | `holders/` | who else uses a file or a device, for messages and as a guard |
 //! | `identity/` | what a path really is, here, on the wire, and after a reboot |
 //! | `watch` | who else wrote a file meanwhile |
+//! | `scratch` | a nameless file, for measuring |
 //! | `medium`, `direct`, `regions`, `zeroing`, `transfer` | the I/O itself |
 //! | `kernel`, `freeze`, `uring`, `cvs`, `mapping`, `extents`, `btrfs` | all the `unsafe` there is: calls that rustix has no safe form of |
 //!
@@ -43,6 +44,7 @@ mod open_error;
 mod patience;
 mod place;
 mod regions;
+mod scratch;
 mod source;
 mod target;
 mod transfer;
@@ -64,6 +66,7 @@ pub use identity::{BadIdentity, Identity, MAX_DURABLE_TEXT, MAX_IDENTITY_BYTES, 
 pub use mapping::FileMapping;
 pub use open_error::{OpenError, OpenErrorKind};
 pub use place::canonical_target;
+pub use scratch::{Scratch, scratch_file};
 pub use source::{Held, Hold, HoldLost, Source, open_source, open_source_with};
 pub use target::{Stamp, Target, TargetPlan, TargetRequest, open_target};
 pub use uring::probe_uring;

@@ -36,6 +36,7 @@ use self::room::{Room, RoomWatch};
 use self::summary::{Ending, outcome, unopened};
 use self::target::{News, Target};
 use self::throttle::Throttle;
+pub use self::ship::{FAST_LEVEL, SMALL_LEVEL};
 use crate::base::Base;
 use crate::cancel::{Cancel, Cause};
 use crate::doubt::run_name;
