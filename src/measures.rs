@@ -161,7 +161,11 @@ impl Bench {
         let mut label = stage.to_owned();
         // Writing to a string does not fail.
         if let Some(wire) = &self.wire {
-            let _ = write!(label, " {} {}, {}", wire.direction, self.place, wire.transport);
+            let _ = write!(
+                label,
+                " {} {}, {}",
+                wire.direction, self.place, wire.transport
+            );
             return label;
         }
         if let Some(method) = self.method {
@@ -286,7 +290,12 @@ impl Connection {
 }
 
 impl Predicted {
-    pub(crate) fn of(prediction: &Prediction, size: u64, percent: f64, assumed: &[String]) -> Predicted {
+    pub(crate) fn of(
+        prediction: &Prediction,
+        size: u64,
+        percent: f64,
+        assumed: &[String],
+    ) -> Predicted {
         let bottleneck = prediction.bottleneck();
         Predicted {
             kind: prediction.kind.word(),
@@ -325,7 +334,12 @@ impl Predicted {
         }
         if let Some(next) = self.parts.get(1).filter(|next| next.seconds > 0.0) {
             let seconds = Duration::try_from_secs_f64(next.seconds).unwrap_or(Duration::MAX);
-            let _ = write!(first, "; next is the {}, {}", next.part, units::span(seconds));
+            let _ = write!(
+                first,
+                "; next is the {}, {}",
+                next.part,
+                units::span(seconds)
+            );
         }
         vec![first, format!("  what would lift it: {}", self.lift)]
     }
@@ -419,7 +433,14 @@ mod tests {
         };
         let bench = Bench::of_flow("db2", Duration::from_micros(250), &flow);
         let row = bench.row();
-        for part in ["net to db2, quic", "1.0 GB/s", "RTT 0.25 ms", "1452 B", "0.5 % lost", "21 kB sent again"] {
+        for part in [
+            "net to db2, quic",
+            "1.0 GB/s",
+            "RTT 0.25 ms",
+            "1452 B",
+            "0.5 % lost",
+            "21 kB sent again",
+        ] {
             assert!(row.contains(part), "{part} in {row}");
         }
         let rows = bench.connection_rows();
@@ -463,8 +484,14 @@ mod tests {
         };
         let prediction = predict(&rates, &job, Kind::Differential);
         let lines = Predicted::of(&prediction, 1 << 30, 50.0, &[]).lines();
-        assert!(lines[0].contains("a resync with 50 % changed of 1.0 GiB: about 26.9 s"), "{lines:?}");
-        assert!(lines[0].contains("held back by the link (sending); next is the target disk"), "{lines:?}");
+        assert!(
+            lines[0].contains("a resync with 50 % changed of 1.0 GiB: about 26.9 s"),
+            "{lines:?}"
+        );
+        assert!(
+            lines[0].contains("held back by the link (sending); next is the target disk"),
+            "{lines:?}"
+        );
         assert!(lines[1].contains("faster link"));
     }
 

@@ -42,9 +42,9 @@ fn stage<'a>(events: &'a Events, name: &str) -> Vec<&'a Value> {
 
 /// Whether the stand is on a disk: elsewhere a write test is refused, rightly.
 fn on_a_disk(stand: &Stand) -> bool {
-    const TMPFS: i64 = 0x0102_1994;
+    const TMPFS: u64 = 0x0102_1994;
     let stat = rustix::fs::statfs(stand.folder()).unwrap();
-    i64::from(stat.f_type) != TMPFS || missing("the tests' folder is in memory")
+    stat.f_type as u64 & 0xFFFF_FFFF != TMPFS || missing("the tests' folder is in memory")
 }
 
 fn sshd(stand: &Stand) -> Option<Sshd> {
@@ -66,7 +66,9 @@ fn hashing_is_measured_by_threads_and_kinds() {
     assert_eq!(events.summary()["changed"], false);
     assert!(!stand.path("state").exists(), "no ledger was made");
 
-    let ran = stand.run(&[&["bench", "hash"][..], &SHORT].concat()).exits(0);
+    let ran = stand
+        .run(&[&["bench", "hash"][..], &SHORT].concat())
+        .exits(0);
     assert!(ran.stdout.contains("hash, pages, 1 thread") && ran.stdout.contains("/s"));
     assert!(ran.stderr.is_empty(), "{}", ran.stderr);
 }
@@ -151,7 +153,15 @@ fn a_write_test_that_is_ended_by_a_signal_leaves_nothing_either() {
     }
     let before = stand.contents();
     for signal in [Signal::TERM, Signal::INT, Signal::KILL] {
-        let arguments = ["bench", "disk", ".", "--write-test", "--seconds", "30", "--json"];
+        let arguments = [
+            "bench",
+            "disk",
+            ".",
+            "--write-test",
+            "--seconds",
+            "30",
+            "--json",
+        ];
         let mut running = Running::start(&mut stand.command(&arguments));
         let pid = running.child().id();
         eventually("it writes", || nameless(pid, stand.folder()) > 0);
@@ -193,9 +203,16 @@ fn arguments_that_name_nothing_to_measure_are_one_sentence() {
         let events = bench(&stand, arguments);
         assert_eq!(events.code, 2, "{arguments:?}: {}", events.stderr);
         let message = events.summary()["error"]["message"].as_str().unwrap();
-        assert!(!message.contains('\n') && !message.is_empty(), "{arguments:?}");
+        assert!(
+            !message.contains('\n') && !message.is_empty(),
+            "{arguments:?}"
+        );
     }
-    for arguments in [&["bench"][..], &["bench", "bogus"], &["bench", "hash", "--seconds", "0"]] {
+    for arguments in [
+        &["bench"][..],
+        &["bench", "bogus"],
+        &["bench", "hash", "--seconds", "0"],
+    ] {
         stand.run(arguments).exits(2);
     }
     assert_eq!(stand.contents(), before);
@@ -246,7 +263,11 @@ fn both_ends_here_are_predicted_and_stay_as_they_were() {
 
     // A target that is not there is one to be made.
     let events = bench(&stand, &["all", "a", "new"]).exits(0);
-    assert!(events.of_type("prediction")[0]["assumed"].to_string().contains("new"));
+    assert!(
+        events.of_type("prediction")[0]["assumed"]
+            .to_string()
+            .contains("new")
+    );
     assert_eq!(stand.contents(), before);
     bench(&stand, &["all"]).exits(0);
 }
@@ -256,12 +277,22 @@ fn a_link_is_measured_both_ways_over_quic_and_over_the_shells_pipe() {
     let stand = Stand::new();
     let Some(sshd) = sshd(&stand) else { return };
     let net = |more: &[&str]| {
-        let common = ["net", "127.0.0.1", "-e", &sshd.command, "--remote-path", LOCKSTEP];
+        let common = [
+            "net",
+            "127.0.0.1",
+            "-e",
+            &sshd.command,
+            "--remote-path",
+            LOCKSTEP,
+        ];
         bench(&stand, &[&common, more].concat()).exits(0)
     };
     let directions = |events: &Events| -> Vec<Value> {
         let flows = stage(events, "net");
-        flows.iter().map(|event| event["direction"].clone()).collect()
+        flows
+            .iter()
+            .map(|event| event["direction"].clone())
+            .collect()
     };
     let events = net(&["--transport", "quic", "--connections", "2"]);
     assert_eq!(directions(&events), ["to", "from"]);
@@ -300,7 +331,10 @@ fn another_machines_volume_is_measured_where_it_is_and_stays_as_it_was() {
     let events = bench(&stand, &arguments).exits(0);
     let there = |name: &str| {
         let measured = stage(&events, name);
-        measured.iter().filter(|event| event["place"] == "127.0.0.1").count()
+        measured
+            .iter()
+            .filter(|event| event["place"] == "127.0.0.1")
+            .count()
     };
     assert_eq!((there("net"), there("hash")), (2, 1));
     assert!(there("read") >= 1);
@@ -320,9 +354,8 @@ fn hosts_that_cannot_measure_have_their_codes_and_one_sentence() {
         "old",
         "echo \"error: unrecognized subcommand 'remote-bench'\" >&2; exit 2",
     );
-    let lines = format!(
-        "{LOCKSTEP} \"$@\" | sed -u 's/^LOCKSTEP-REMOTE 1 .*/LOCKSTEP-REMOTE 1 9.8.7/'"
-    );
+    let lines =
+        format!("{LOCKSTEP} \"$@\" | sed -u 's/^LOCKSTEP-REMOTE 1 .*/LOCKSTEP-REMOTE 1 9.8.7/'");
     let other = script(&stand, "other", &lines);
     let (old, other) = (old.to_str().unwrap(), other.to_str().unwrap());
     for (host, program, code, says) in [
@@ -349,7 +382,9 @@ fn a_node_is_reached_by_its_ssh() {
     let key = stand.run(&["node", "show"]).exits(0).stdout;
     let node = |name: &str, port: u16, more: &str| {
         let key = key.trim();
-        format!("[[node]]\nname = \"{name}\"\naddress = \"127.0.0.1:{port}\"\nkey = \"{key}\"\n{more}\n")
+        format!(
+            "[[node]]\nname = \"{name}\"\naddress = \"127.0.0.1:{port}\"\nkey = \"{key}\"\n{more}\n"
+        )
     };
     let with_ssh = node("db2", 7802, "ssh = \"127.0.0.1\"");
     let head = "format = 1\ncluster = \"lab\"\n";
@@ -375,8 +410,17 @@ fn the_far_side_of_a_measurement_does_not_outlive_the_near_side() {
     let far = far.to_str().unwrap();
     for transport in ["quic", "ssh"] {
         let mut running = Running::start(&mut stand.command(&[
-            "bench", "net", "127.0.0.1", "-e", &sshd.command, "--remote-path", far,
-            "--transport", transport, "--seconds", "30",
+            "bench",
+            "net",
+            "127.0.0.1",
+            "-e",
+            &sshd.command,
+            "--remote-path",
+            far,
+            "--transport",
+            transport,
+            "--seconds",
+            "30",
         ]));
         let pid = pid_in(&pid_file);
         std::thread::sleep(Duration::from_secs(1));

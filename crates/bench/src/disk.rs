@@ -67,7 +67,8 @@ impl Subject {
     /// # Errors
     /// There is no volume, it is empty, or it cannot be read.
     pub fn open(path: &Path, engine: IoEngine) -> Result<Subject, Failure> {
-        let source = open_source_with(path, Hold::None, engine).map_err(|error| unopened(&error))?;
+        let source =
+            open_source_with(path, Hold::None, engine).map_err(|error| unopened(&error))?;
         if source.hold() == Held::Lease {
             // Who opens the file to write it would wait for us.
             source.release_hold();
@@ -311,7 +312,7 @@ mod tests {
     #[test]
     fn what_is_no_volume_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let refused = |path| Subject::open(path, IoEngine::Threads).unwrap_err();
+        let refused = |path: &std::path::Path| Subject::open(path, IoEngine::Threads).unwrap_err();
         let missing = refused(&folder.path().join("missing"));
         assert_eq!(missing.kind, FailureKind::Usage);
         assert_eq!(refused(folder.path()).kind, FailureKind::Usage);

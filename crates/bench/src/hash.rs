@@ -124,8 +124,7 @@ fn one_extent(kind: HashKind, geometry: Geometry, extent: ExtentIndex, bytes: &[
 #[must_use]
 pub fn thread_counts(cores: usize) -> Vec<usize> {
     let cores = cores.max(1);
-    let doubling =
-        std::iter::successors(Some(2 * ONE_BY_ONE), |count| count.checked_mul(2));
+    let doubling = std::iter::successors(Some(2 * ONE_BY_ONE), |count| count.checked_mul(2));
     let mut counts: Vec<usize> = (1..=ONE_BY_ONE)
         .chain(doubling)
         .take_while(|count| *count < cores)

@@ -1,8 +1,7 @@
 //! How fast, and how small, a volume's own pages are packed.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -163,7 +162,10 @@ pub fn measure_packing(
         }
     });
     if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        return Err(Failure::new(FailureKind::Internal, format!("zstd: {error}")));
+        return Err(Failure::new(
+            FailureKind::Internal,
+            format!("zstd: {error}"),
+        ));
     }
     let measured = watch.stop(bytes_in.into_inner());
     let share = match once_in.into_inner() {
@@ -224,7 +226,13 @@ mod tests {
         bytes[40 << 20..].fill(2);
         let sample = sample_of(&bytes);
         assert_eq!(sample.bytes(), 32 << 20);
-        let halves = |byte| sample.extents.iter().filter(|extent| extent[0] == byte).count();
+        let halves = |byte| {
+            sample
+                .extents
+                .iter()
+                .filter(|extent| extent[0] == byte)
+                .count()
+        };
         assert_eq!((halves(1), halves(2)), (16, 16));
     }
 }

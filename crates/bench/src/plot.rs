@@ -124,7 +124,8 @@ mod tests {
     /// Whether the text is elements that open and close in turn, with quoted attributes and no bare
     /// marks: all that this writer ever writes.
     fn is_well_formed(text: &str) -> bool {
-        let Some(mut rest) = text.strip_prefix("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n") else {
+        let Some(mut rest) = text.strip_prefix("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n")
+        else {
             return false;
         };
         let mut open: Vec<&str> = Vec::new();
@@ -161,7 +162,10 @@ mod tests {
 
     #[test]
     fn names_are_text_and_nothing_else() {
-        let picture = svg("<script>alert(1)</script>", &[bar("a\"><image href='x'/>&\u{1b}\0", 1.0)]);
+        let picture = svg(
+            "<script>alert(1)</script>",
+            &[bar("a\"><image href='x'/>&\u{1b}\0", 1.0)],
+        );
         assert!(is_well_formed(&picture), "{picture}");
         for what in ["<script", "<image", "href=", "\u{1b}", "\0"] {
             let told = what == "href=";

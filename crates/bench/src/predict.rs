@@ -226,7 +226,10 @@ fn loaded(rates: &Rates, job: &Job, kind: Kind, moved: f64, packing: Packing) ->
     let there = [
         ("hashing", hashed_there * target.hash_cpu),
         ("reading", (found + moved) * target.read_cpu),
-        ("receiving", link.map_or(0.0, |link| wire * link.receiver_cpu)),
+        (
+            "receiving",
+            link.map_or(0.0, |link| wire * link.receiver_cpu),
+        ),
     ];
     let source_disk = [("reading", over(job.data, source.scan))];
     let target_disk = [
@@ -250,7 +253,11 @@ fn loaded(rates: &Rates, job: &Job, kind: Kind, moved: f64, packing: Packing) ->
         }
     }
     if let Some(link) = link {
-        loads.push(load(Part::Link, &[&[("sending", over(wire, link.rate))]], 1.0));
+        loads.push(load(
+            Part::Link,
+            &[&[("sending", over(wire, link.rate))]],
+            1.0,
+        ));
     }
     loads.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     Prediction {
@@ -278,7 +285,7 @@ type Work<'a> = &'a [(&'static str, f64)];
 /// ends are one.
 fn load(part: Part, work: &[Work<'_>], width: f64) -> Load {
     let all = || work.iter().copied().flatten().copied();
-    let of = |name| -> f64 { all().filter(|it| it.0 == name).map(|it| it.1).sum() };
+    let of = |name: &str| -> f64 { all().filter(|it| it.0 == name).map(|it| it.1).sum() };
     let mainly = all().map(|it| it.0).max_by(|a, b| of(a).total_cmp(&of(b)));
     let total: f64 = all().map(|it| it.1).sum();
     Load {
@@ -401,7 +408,10 @@ mod tests {
         // Written at 1 GB/s and read back at 2 on the same disk.
         near(full.seconds, 150.0);
         let bottleneck = full.bottleneck().unwrap();
-        assert_eq!((bottleneck.part, bottleneck.mainly), (Part::TargetDisk, "writing"));
+        assert_eq!(
+            (bottleneck.part, bottleneck.mainly),
+            (Part::TargetDisk, "writing")
+        );
     }
 
     #[test]
@@ -411,7 +421,10 @@ mod tests {
         near(differential.seconds, 51.5);
         near(differential.bytes_on_link, (0.25 + 0.0488) * GB);
         let bottleneck = differential.bottleneck().unwrap();
-        assert_eq!((bottleneck.part, bottleneck.mainly), (Part::TargetDisk, "reading"));
+        assert_eq!(
+            (bottleneck.part, bottleneck.mainly),
+            (Part::TargetDisk, "reading")
+        );
         assert!(differential.lift().contains("snapshot"));
         near(differential.without_bottleneck().unwrap().seconds, 50.0);
     }

@@ -117,7 +117,10 @@ fn room(folder: &Path) -> Result<u64, Failure> {
         size if size >= LEAST => Ok(size),
         _ => Err(Failure::new(
             FailureKind::Preflight,
-            format!("too little is free in {} for a write test", folder.display()),
+            format!(
+                "too little is free in {} for a write test",
+                folder.display()
+            ),
         )
         .hint("make room for 32 MiB there, or name another folder")),
     }

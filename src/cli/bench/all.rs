@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use lockstep_bench::{Direction, Flow};
 use lockstep_bench::{
     DiskRead, FarRead, HashKind, Job, Kind, LinkRates, Measured, PackRates, Rates, Side, Subject,
     Way, WriteRate, predict,
 };
-use lockstep_bench::{Direction, Flow};
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_volume::{IoEngine, canonical_target};
 
@@ -32,8 +32,10 @@ pub(super) struct Arguments {
     #[arg(value_name = "SOURCE")]
     source: Option<OsString>,
     // Not a doc comment: rustdoc would take the brackets for a link.
-    #[arg(value_name = "TARGET",
-          help = "What would become equal to it: PATH or [USER@]HOST:PATH; it need not exist")]
+    #[arg(
+        value_name = "TARGET",
+        help = "What would become equal to it: PATH or [USER@]HOST:PATH; it need not exist"
+    )]
     target: Option<OsString>,
     /// The part of the source's data that differs, in percent
     #[arg(long, value_name = "PCT", default_value = "1", value_parser = percent)]
@@ -107,8 +109,10 @@ pub(super) fn run(
             Some(Other::There(host, remote))
         }
         Some(Target::Local(path)) => {
-            canonical_target(&path)
-                .map_err(|error| usage(chain(&error)).hint(error.hint()))?;
+            match path.exists() {
+                true => Subject::open(&path, task.engine).map(drop)?,
+                false => folder_of_missing(&path).map(drop)?,
+            }
             Some(Other::Here(path))
         }
         None => None,
@@ -117,7 +121,12 @@ pub(super) fn run(
         local::hash(kind, task.threads, task.memory_limit, sheet);
     }
     let size = subject.as_ref().map_or(0, |(subject, _)| subject.size());
-    let hash = local::hash(HashKind::of_scan(size), task.threads, task.memory_limit, sheet);
+    let hash = local::hash(
+        HashKind::of_scan(size),
+        task.threads,
+        task.memory_limit,
+        sheet,
+    );
     let Some((subject, path)) = subject else {
         sheet.note("name a SOURCE to have its disk measured and a resync predicted");
         return Ok(());
@@ -145,7 +154,8 @@ impl Task<'_> {
         sheet.is_about(subject.size());
         let source = self.end(subject, path, hash, sheet)?;
         if source.data == 0 || source.scan.is_none() {
-            assumed.push("the source has no data that could be read: its disk is left out".to_owned());
+            assumed
+                .push("the source has no data that could be read: its disk is left out".to_owned());
         }
         let (sample, packed) = local::pack(subject, path, self.threads, self.memory_limit, sheet)?;
         let pack = PackRates {
@@ -169,8 +179,15 @@ impl Task<'_> {
             }
             Some(Other::There(host, remote)) => {
                 let kind = HashKind::of_scan(subject.size());
-                let found =
-                    self.target_there(&host, &remote, kind, &source, &mut between, &mut assumed, sheet)?;
+                let found = self.target_there(
+                    &host,
+                    &remote,
+                    kind,
+                    &source,
+                    &mut between,
+                    &mut assumed,
+                    sheet,
+                )?;
                 host.leave();
                 found
             }
@@ -265,7 +282,10 @@ impl Task<'_> {
         Ok(found)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is a different thing, used once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a different thing, used once"
+    )]
     fn target_there(
         &self,
         host: &Host,
@@ -312,13 +332,17 @@ impl Task<'_> {
                     found.direct = Some(there.read.measured);
                 }
             }
-            None => assumed.push(not_there(&format!("{}:{}", host.name, remote.path.display()))),
+            None => assumed.push(not_there(&format!(
+                "{}:{}",
+                host.name,
+                remote.path.display()
+            ))),
         }
         if self.arguments.write_test {
             let tested = host.far.write(&remote.path, uring, self.device_limit);
             if let Some(test) = unless_impossible(tested, sheet)? {
                 let folder = remote.path.parent().unwrap_or(Path::new("."));
-                local::add_write_test(&host.name, folder, self.engine, &test, sheet);
+                local::add_write_test(&host.name, folder, None, &test, sheet);
                 found.written = Some(test.written);
             }
         }
@@ -406,9 +430,7 @@ fn per_byte(threads: usize, measured: Measured) -> f64 {
 fn unless_impossible<T>(result: Result<T, Failure>, sheet: &Sheet) -> Result<Option<T>, Failure> {
     match result {
         Ok(found) => Ok(Some(found)),
-        Err(failure)
-            if matches!(failure.kind, FailureKind::Usage | FailureKind::Preflight) =>
-        {
+        Err(failure) if matches!(failure.kind, FailureKind::Usage | FailureKind::Preflight) => {
             sheet.note(&format!("not measured: {}", failure.message));
             Ok(None)
         }

@@ -66,7 +66,10 @@ fn read(
     sheet.is_about(subject.size());
     let scan = local::scan(&subject, path, arguments.threads.count(), limit, sheet)?;
     if scan.measured.bytes == 0 {
-        sheet.note(&format!("{} has no data: all of it is a hole", path.display()));
+        sheet.note(&format!(
+            "{} has no data: all of it is a hole",
+            path.display()
+        ));
         return Ok(());
     }
     if !subject.has_medium() {

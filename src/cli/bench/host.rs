@@ -111,8 +111,10 @@ impl Address {
             return Ok(address);
         }
         let no_host = || {
-            usage(format!("`{text}` is no host: write [USER@]HOST, without a path"))
-                .hint("`lockstep bench all SOURCE HOST:PATH` measures with a path")
+            usage(format!(
+                "`{text}` is no host: write [USER@]HOST, without a path"
+            ))
+            .hint("`lockstep bench all SOURCE HOST:PATH` measures with a path")
         };
         if text.is_empty() || text.contains('/') {
             return Err(no_host());

@@ -89,14 +89,15 @@ pub(super) fn write(
     sheet: &mut Sheet,
 ) -> Result<WriteTest, Failure> {
     let test = measure_writing(folder, engine, limit)?;
-    add_write_test(HERE, folder, engine, &test, sheet);
+    add_write_test(HERE, folder, Some(engine), &test, sheet);
     Ok(test)
 }
 
+/// Tells both halves of a write test; which engine another machine took is not known.
 pub(super) fn add_write_test(
     place: &str,
     folder: &Path,
-    engine: IoEngine,
+    engine: Option<IoEngine>,
     test: &WriteTest,
     sheet: &mut Sheet,
 ) {
@@ -107,7 +108,7 @@ pub(super) fn add_write_test(
         sheet.add(Bench {
             path: Some(folder.display().to_string()),
             method: Some(method),
-            engine: Some(engine_word(engine)),
+            engine: engine.map(engine_word),
             ..Bench::of(stage, place, measured)
         });
     }

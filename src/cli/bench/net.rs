@@ -14,8 +14,10 @@ use crate::measures::Bench;
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     // Not a doc comment: rustdoc would take the brackets for a link.
-    #[arg(value_name = "HOST|NODE",
-          help = "[USER@]HOST, or a node of the cluster file that has an `ssh`")]
+    #[arg(
+        value_name = "HOST|NODE",
+        help = "[USER@]HOST, or a node of the cluster file that has an `ssh`"
+    )]
     host: String,
     #[command(flatten)]
     reach: ReachOptions,

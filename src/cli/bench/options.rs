@@ -62,9 +62,9 @@ impl Measuring {
             return Err(usage(format!("there is no folder for --plot `{shown}`")));
         }
         match path.symlink_metadata() {
-            Ok(meta) if !meta.is_file() => {
-                Err(usage(format!("--plot `{shown}` is there and no plain file")))
-            }
+            Ok(meta) if !meta.is_file() => Err(usage(format!(
+                "--plot `{shown}` is there and no plain file"
+            ))),
             _ => Ok(()),
         }
     }
@@ -76,7 +76,8 @@ impl Measuring {
         };
         write_whole(path, sheet.picture().as_bytes()).map_err(|error| {
             let message = format!("cannot write {}: {error}", path.display());
-            Failure::new(FailureKind::Io, message).hint("name a file in a folder that can be written")
+            Failure::new(FailureKind::Io, message)
+                .hint("name a file in a folder that can be written")
         })
     }
 }

@@ -54,7 +54,7 @@ pub struct FarRead {
 }
 
 impl Far {
-    /// Speaks over a link whose other end is in [`super::serve`].
+    /// Speaks over a link whose other end is in [`crate::serve`].
     #[must_use]
     pub fn new(link: Link) -> Far {
         Far { link }
@@ -108,11 +108,10 @@ impl Far {
             }
         };
         if received.bytes == 0 {
-            return Err(Failure::new(
-                FailureKind::Temporary,
-                "too little arrived to tell a rate",
-            )
-            .hint("measure for longer with --seconds"));
+            return Err(
+                Failure::new(FailureKind::Temporary, "too little arrived to tell a rate")
+                    .hint("measure for longer with --seconds"),
+            );
         }
         Ok(Flow {
             direction,

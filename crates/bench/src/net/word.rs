@@ -219,7 +219,13 @@ fn understood(frame: &[u8]) -> Result<Word, Failure> {
 /// Another end's text, cut and without what would steer a terminal.
 fn cut(text: &str) -> String {
     text.chars()
-        .map(|c| if lockstep_protocol::disturbs(c) { '\u{fffd}' } else { c })
+        .map(|c| {
+            if lockstep_protocol::disturbs(c) {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
         .take(MAX_SENTENCE)
         .collect()
 }

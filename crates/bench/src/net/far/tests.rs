@@ -89,7 +89,11 @@ fn liar(link: &Link, words: &[Word]) {
             return;
         }
     }
-    while link.bulk.recv_timeout(Duration::from_secs(5)).is_ok_and(|it| it.is_some()) {}
+    while link
+        .bulk
+        .recv_timeout(Duration::from_secs(5))
+        .is_ok_and(|it| it.is_some())
+    {}
 }
 
 #[test]
