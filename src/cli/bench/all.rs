@@ -341,7 +341,9 @@ impl Task<'_> {
         if self.arguments.write_test {
             let tested = host.far.write(&remote.path, uring, self.device_limit);
             if let Some(test) = unless_impossible(tested, sheet)? {
-                let folder = remote.path.parent().unwrap_or(Path::new("."));
+                let folder = remote.path.parent();
+                let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+                let folder = folder.unwrap_or(Path::new("."));
                 local::add_write_test(&host.name, folder, None, &test, sheet);
                 found.written = Some(test.written);
             }

@@ -79,6 +79,8 @@ fn read(
         ));
         return Ok(());
     }
+    // A device that this process has already could not be held once more.
+    drop(subject);
     for engine in engines(arguments.io, sheet) {
         let subject = Subject::open(path, engine)?;
         local::direct(&subject, path, engine, engine == chosen, limit, sheet)?;
