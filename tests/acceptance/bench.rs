@@ -170,7 +170,8 @@ fn a_write_test_that_is_ended_by_a_signal_leaves_nothing_either() {
         let ran = running.end();
         assert!(ran.code == 128 + signal.as_raw() || ran.code == -signal.as_raw());
         if signal != Signal::KILL {
-            Events::from(ran);
+            let told = Events::from(ran);
+            assert_eq!(told.summary()["error"]["code"], "signal");
         }
         assert_eq!(stand.contents(), before);
     }
