@@ -12,6 +12,8 @@ use lockstep_merkle::Root;
 use lockstep_protocol::{Failure, VolumeState};
 use serde::Serialize;
 
+use crate::measures::{Bench, Predicted};
+
 /// Version of the format, in every line.
 const VERSION: u8 = 1;
 
@@ -32,6 +34,8 @@ pub(crate) enum Event {
     Mistake(Mistake),
     Key(Key),
     Notified(Notified),
+    Bench(Box<Bench>),
+    Prediction(Predicted),
     Progress(Progress),
     Warning(Warning),
     Error(Error),
@@ -453,6 +457,8 @@ impl Event {
             Event::Mistake(_) => "mistake",
             Event::Key(_) => "key",
             Event::Notified(_) => "notified",
+            Event::Bench(_) => "bench",
+            Event::Prediction(_) => "prediction",
             Event::Progress(_) => "progress",
             Event::Warning(_) => "warning",
             Event::Error(_) => "error",

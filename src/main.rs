@@ -17,6 +17,7 @@ mod findings;
 mod install;
 mod listener;
 mod logging;
+mod measures;
 mod output;
 mod overview;
 mod place;

@@ -12,7 +12,7 @@ use lockstep_engine::{
 };
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_transport::quic::QuicOptions;
-use lockstep_transport::remote::{self, DialRequest, Policy, RemoteError};
+use lockstep_transport::remote::{self, DialRequest, Dialed, Policy, RemoteError};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{chain, usage};
@@ -289,14 +289,39 @@ impl Reach {
         })
     }
 
-    /// The whole command that starts the far side.
-    fn command(&self, remote: &Remote) -> Vec<OsString> {
+    /// The whole command that starts the far side with this verb.
+    fn command(&self, login: &str, verb: &str) -> Vec<OsString> {
         self.shell
             .iter()
             .map(String::as_str)
-            .chain([remote.login().as_str(), &self.program, "remote-target"])
+            .chain([login, &self.program, verb])
             .map(OsString::from)
             .collect()
+    }
+
+    /// Starts a far side that measures with this one.
+    ///
+    /// # Errors
+    /// It cannot be reached, or is of another version.
+    pub(crate) fn measuring(&self, login: &str, host: &str) -> Result<Dialed, Failure> {
+        let dialed = remote::dial(self.request(login, host, "remote-bench", Vec::new()));
+        let dialed = dialed.map_err(|error| unmeasured(&error))?;
+        match dialed.far_version == VERSION {
+            true => Ok(dialed),
+            false => Err(other_version(host, &dialed.far_version)),
+        }
+    }
+
+    fn request(&self, login: &str, host: &str, verb: &str, payload: Vec<u8>) -> DialRequest {
+        DialRequest {
+            argv: self.command(login, verb),
+            host: host.to_owned(),
+            payload,
+            policy: self.policy(),
+            quic: self.quic(),
+            app_version: VERSION.to_owned(),
+            start_timeout: start_timeout(),
+        }
     }
 
     fn quic(&self) -> QuicOptions {
@@ -337,16 +362,9 @@ impl RemoteTarget {
 impl Connect for RemoteTarget {
     fn connect(self: Box<Self>) -> Result<Connected, Failure> {
         let payload = self.errand().encode().map_err(usage)?;
-        let dialed = remote::dial(DialRequest {
-            argv: self.reach.command(&self.remote),
-            host: self.remote.host.clone(),
-            payload,
-            policy: self.reach.policy(),
-            quic: self.reach.quic(),
-            app_version: VERSION.to_owned(),
-            start_timeout: start_timeout(),
-        })
-        .map_err(|error| unreached(&error))?;
+        let (login, host) = (self.remote.login(), &self.remote.host);
+        let request = self.reach.request(&login, host, "remote-target", payload);
+        let dialed = remote::dial(request).map_err(|error| unreached(&error))?;
         tracing::info!(host = %self.remote.host, version = %dialed.far_version, "far side started");
         Ok(Connected {
             link: dialed.link,
@@ -361,6 +379,25 @@ pub(crate) fn start_timeout() -> Duration {
         true => START_TIMEOUT_ATTENDED,
         false => START_TIMEOUT,
     }
+}
+
+/// The same for a far side that is to measure: one from before it could does not know the verb.
+fn unmeasured(error: &RemoteError) -> Failure {
+    const UNKNOWN_VERB: &str = "unrecognized subcommand";
+    match error {
+        RemoteError::WrongProgram { host, said, .. } if said.0.contains(UNKNOWN_VERB) => {
+            other_version(host, "from before `bench`")
+        }
+        error => unreached(error),
+    }
+}
+
+/// Two versions may measure different things.
+fn other_version(host: &str, far: &str) -> Failure {
+    usage(format!(
+        "lockstep {VERSION} here and lockstep {far} on {host} cannot measure together"
+    ))
+    .hint("install the same version on both machines")
 }
 
 /// What stands in the way of a far side, and what to do about it.
@@ -492,7 +529,7 @@ mod tests {
             panic!("a remote target");
         };
         assert_eq!(
-            reach.command(&remote),
+            reach.command(&remote.login(), "remote-target"),
             [
                 "ssh",
                 "-p",

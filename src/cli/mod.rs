@@ -1,6 +1,7 @@
 //! The verbs: one file each. A new one is its file, a variant and a line in [`Verb::run`].
 
 mod agent;
+mod bench;
 mod cancel;
 mod config;
 mod demo;
@@ -15,6 +16,7 @@ mod notifications;
 mod notify;
 mod on_cluster;
 mod plan;
+mod remote_bench;
 mod remote_target;
 mod request;
 mod resync;
@@ -108,6 +110,7 @@ enum Verb {
     Diff(diff::Arguments),
     Hash(hash::Arguments),
     Gate(gate::Arguments),
+    Bench(bench::Arguments),
     Demo(demo::Arguments),
     Snapshot(snapshot::Arguments),
     Undo(undo::Arguments),
@@ -126,6 +129,8 @@ enum Verb {
     Notify(notify::Arguments),
     #[command(hide = true)]
     RemoteTarget,
+    #[command(hide = true)]
+    RemoteBench,
     #[command(hide = true)]
     ThawWatchdog(watchdog::Arguments),
     #[command(hide = true)]
@@ -150,6 +155,7 @@ impl Verb {
             Verb::Diff(arguments) => diff::run(&arguments, context),
             Verb::Hash(arguments) => hash::run(&arguments, context),
             Verb::Gate(arguments) => gate::run(&arguments, context),
+            Verb::Bench(arguments) => bench::run(&arguments, context),
             Verb::Demo(arguments) => demo::run(&arguments, context),
             Verb::Snapshot(arguments) => snapshot::run(&arguments, context),
             Verb::Undo(arguments) => undo::run(&arguments, context),
@@ -167,6 +173,7 @@ impl Verb {
             Verb::Node(arguments) => node::run(&arguments, context),
             Verb::Notify(arguments) => notify::run(&arguments, context),
             Verb::RemoteTarget => remote_target::run(context),
+            Verb::RemoteBench => remote_bench::run(),
             Verb::ThawWatchdog(arguments) => watchdog::run(arguments),
             Verb::DemoShell(arguments) => demo::shell(&arguments),
         }

@@ -32,7 +32,7 @@ use crate::units;
 /// Most threads that hash: what the engine takes.
 pub(super) const MAX_THREADS: usize = 256;
 /// Most data connections of one target: what the transport takes.
-const MAX_CONNECTIONS: u64 = 16;
+pub(super) const MAX_CONNECTIONS: u64 = 16;
 
 /// Options of verbs that read a source and reach targets.
 #[derive(Args, Debug)]

@@ -63,6 +63,7 @@ fn commands(document: &Path) -> Vec<String> {
 fn proof(command: &str) -> Option<fn()> {
     match command {
         "cargo run --release --locked -- demo" => Some(the_demo_runs),
+        "cargo run --release --locked -- bench hash" => Some(hashing_is_measured),
         "tools/test" => Some(ci_runs_tools_test),
         _ => None,
     }
@@ -102,6 +103,13 @@ fn the_demo_runs() {
         ran.stderr
     );
     assert!(root().join("Cargo.lock").exists(), "--locked needs one");
+}
+
+/// The same, for a shorter time.
+fn hashing_is_measured() {
+    let stand = Stand::new();
+    let ran = stand.run(&["bench", "hash", "--seconds", "0.05"]).exits(0);
+    assert!(ran.stdout.contains("hash, pages"), "{}", ran.stdout);
 }
 
 /// It would run this test again.

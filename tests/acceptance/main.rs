@@ -2,6 +2,7 @@
 //! What it says of itself is never the judge: `cmp`, `b3sum` and `tools/differing` are.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod bench;
 mod cluster;
 mod cluster_consent;
 mod cluster_epochs;

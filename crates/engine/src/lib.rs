@@ -43,7 +43,7 @@ mod undo;
 
 pub use cancel::{Cancel, Cause};
 pub use hash::hash_volume;
-pub use limits::{DEFAULT_MEMORY, MIN_MEMORY};
+pub use limits::{APPLY_THREADS, CHECK_THREADS, DEFAULT_MEMORY, MIN_MEMORY, PREFETCH_EXTENTS};
 pub use local::LocalTarget;
 pub use lockstep_index::FullScanEvery;
 pub use lockstep_protocol::{Purpose, Scope, VerifyScope};
@@ -61,7 +61,7 @@ pub use snapshots::{
 };
 #[doc(hidden)]
 pub use source::MeasuredPacker;
-pub use source::run;
+pub use source::{FAST_LEVEL, SMALL_LEVEL, run};
 pub use target::{ServeOptions, Served, serve};
 pub use together::{TakenSnapshot, TakenTogether, Together};
 pub use undo::{

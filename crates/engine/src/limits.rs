@@ -12,14 +12,15 @@ pub(crate) const MIN_TARGET_BUFFERS: usize = 8;
 pub(crate) const MAX_THREADS: usize = 256;
 /// Most threads that ship to one target.
 pub(crate) const MAX_LANE_THREADS: usize = 4;
-/// Threads that write to one target, and that read it back: enough to keep
-/// several requests in a disk's queue, whatever the number of cores.
-pub(crate) const APPLY_THREADS: usize = 6;
-pub(crate) const CHECK_THREADS: usize = 6;
+/// Threads that write to one target: enough to keep several requests in a
+/// disk's queue, whatever the number of cores.
+pub const APPLY_THREADS: usize = 6;
+/// Threads that read back what was written to it, for the same reason.
+pub const CHECK_THREADS: usize = 6;
 /// Pages between two that are written, up to which they are written along.
 pub(crate) const BRIDGED_PAGES: usize = 2;
 /// Extents read ahead of the scan when the volume is not in memory.
-pub(crate) const PREFETCH_EXTENTS: u64 = 8;
+pub const PREFETCH_EXTENTS: u64 = 8;
 /// Written bytes that one flush makes durable, so that reading back overlaps
 /// writing. A new file's flush commits its allocations too and is dearer.
 pub(crate) const FLUSH_EVERY: u64 = 64 << 20;

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use crate::bulk::Bulk;
 use crate::error::LinkError;
 use crate::meter::Counters;
+use crate::path::PathStats;
 use crate::wait::{block_on, block_on_until};
 
 /// Control frames queued in one direction.
@@ -94,6 +95,7 @@ struct Farewell {
 }
 
 type EndHook = Box<dyn FnOnce(&LinkError) + Send>;
+type PathWatch = Box<dyn Fn() -> PathStats + Send>;
 
 /// State shared by the handles and the carriers of one end.
 pub(crate) struct End {
@@ -110,6 +112,8 @@ pub(crate) struct End {
     /// Carriers that have not yet told the other end that the link is over.
     open_carriers: watch::Sender<usize>,
     hooks: Mutex<Vec<EndHook>>,
+    /// One for each connection, in the order in which they came up.
+    paths: Mutex<Vec<PathWatch>>,
 }
 
 /// What is between the two ends.
@@ -140,6 +144,7 @@ impl End {
             bulk_carriers: watch::Sender::new(0),
             open_carriers: watch::Sender::new(0),
             hooks: Mutex::new(Vec::new()),
+            paths: Mutex::new(Vec::new()),
         }
     }
 
@@ -207,6 +212,12 @@ impl End {
         }
     }
 
+    /// What the connections have seen of their paths; nothing without any.
+    pub(crate) fn paths(&self) -> Vec<PathStats> {
+        let watches = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.iter().map(|watch| watch()).collect()
+    }
+
     fn lock_hooks(&self) -> std::sync::MutexGuard<'_, Vec<EndHook>> {
         self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -267,6 +278,12 @@ impl End {
     }
 
     // What follows is for carriers.
+
+    /// Lets the callers see what a connection sees of its path.
+    pub(crate) fn watch_path(&self, watch: impl Fn() -> PathStats + Send + 'static) {
+        let mut watches = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.push(Box::new(watch));
+    }
 
     /// Registers a bulk carrier. All register before callers get hold of the link.
     pub(crate) fn bulk_carrier(self: &Arc<Self>) -> BulkCarrier {

@@ -29,6 +29,7 @@ mod error;
 mod link;
 mod memory;
 mod meter;
+mod path;
 mod pipe;
 pub mod quic;
 pub mod remote;
@@ -39,6 +40,7 @@ pub use crate::error::LinkError;
 pub use crate::link::{BulkReceiver, ControlReceiver, Link, LinkSender, Via};
 pub use crate::memory::memory_pair;
 pub use crate::meter::Meter;
+pub use crate::path::PathStats;
 pub use crate::pipe::pipe_link;
 
 /// Largest control frame, in bytes.

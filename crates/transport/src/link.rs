@@ -10,6 +10,7 @@ use crate::bulk::Bulk;
 use crate::end::End;
 use crate::error::LinkError;
 use crate::meter::Meter;
+use crate::path::PathStats;
 use crate::wait::{block_on, block_on_until};
 use crate::{MAX_BULK_FRAME, MAX_CONTROL_FRAME};
 
@@ -64,6 +65,12 @@ impl Link {
             bulk: BulkReceiver { guard },
             via,
         }
+    }
+
+    /// What each connection has seen of its path, in an order that stays; nothing where no connection
+    /// is this program's own: a remote shell's pipe, memory.
+    pub fn paths(&self) -> Vec<PathStats> {
+        self.sender.guard.0.paths()
     }
 
     /// The state behind the handles, for those who watch the other end by other means.

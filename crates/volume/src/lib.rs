@@ -17,6 +17,7 @@
 //! | `disks` | the disks below a volume |
 //! | `identity/` | what a path really is, here, on the wire, and after a reboot |
 //! | `watch` | who else wrote a file meanwhile |
+//! | `scratch` | a nameless file, for measuring |
 //! | `medium`, `direct`, `regions`, `zeroing`, `transfer` | the I/O itself |
 //! | `kernel`, `freeze`, `priority`, `uring`, `cvs`, `mapping`, `extents`, `btrfs` | all the `unsafe` there is: calls that rustix has no safe form of |
 //!
@@ -46,6 +47,7 @@ mod patience;
 mod place;
 mod priority;
 mod regions;
+mod scratch;
 mod source;
 mod target;
 mod transfer;
@@ -69,6 +71,7 @@ pub use mapping::FileMapping;
 pub use open_error::{OpenError, OpenErrorKind};
 pub use place::canonical_target;
 pub use priority::{NotLowered, Priority};
+pub use scratch::{Scratch, scratch_file};
 pub use source::{Held, Hold, HoldLost, Source, open_source, open_source_with};
 pub use target::{Stamp, Target, TargetPlan, TargetRequest, open_target};
 pub use uring::probe_uring;

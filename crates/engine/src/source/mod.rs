@@ -35,6 +35,7 @@ use self::drive::Common;
 use self::feed::Feed;
 use self::frozen::Frozen;
 use self::room::{Room, RoomWatch};
+pub use self::ship::{FAST_LEVEL, SMALL_LEVEL};
 use self::summary::{Ending, outcome, unopened};
 use self::target::{News, Target};
 use crate::base::Base;

@@ -17,9 +17,9 @@ use crate::pages::PageTable;
 use crate::request::Compression;
 
 /// The level while the link waits for the packing: hardly dearer than copying.
-const FAST_LEVEL: i32 = -3;
+pub const FAST_LEVEL: i32 = -3;
 /// The level while the packing waits for the link.
-const SMALL_LEVEL: i32 = 1;
+pub const SMALL_LEVEL: i32 = 1;
 /// Of the time of the last frames, the part spent waiting for the link, in
 /// 1/256: below the first, a full copy is not packed, as sending it as it is
 /// costs the processors less; above the second, the link is all

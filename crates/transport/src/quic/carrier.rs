@@ -15,6 +15,7 @@ use crate::MAX_BULK_FRAME;
 use crate::bulk::Bulk;
 use crate::end::{BulkCarrier, ClosingCarrier, End};
 use crate::error::{LinkError, quoted};
+use crate::path::PathStats;
 
 /// Application error codes of a connection's close.
 const CODE_CLOSED: u32 = 0;
@@ -71,6 +72,8 @@ impl Carrier {
             .connection
             .set_max_concurrent_uni_streams(limits.bulk_streams);
         proven.connection.set_receive_window(limits.window);
+        let watched = proven.connection.clone();
+        end.watch_path(move || path_stats(&watched, load));
         let bulk = (load != Load::Control).then(|| end.bulk_carrier());
         let closing = end.closing_carrier();
         Self {
@@ -120,6 +123,22 @@ impl Carrier {
         drop(tasks);
         drop(connection);
         let _ = timeout(DRAIN_LIMIT, endpoint.wait_idle()).await;
+    }
+}
+
+fn path_stats(connection: &Connection, load: Load) -> PathStats {
+    let stats = connection.stats();
+    PathStats {
+        carries_bulk: load != Load::Control,
+        mtu: stats.path.current_mtu,
+        rtt: stats.path.rtt,
+        window: stats.path.cwnd,
+        packets_sent: stats.path.sent_packets,
+        packets_lost: stats.path.lost_packets,
+        bytes_lost: stats.path.lost_bytes,
+        congestion_events: stats.path.congestion_events,
+        bytes_sent: stats.udp_tx.bytes,
+        bytes_received: stats.udp_rx.bytes,
     }
 }
 
