@@ -14,8 +14,9 @@ use crate::cli::Context;
 use crate::cli::request::MAX_CONNECTIONS;
 use crate::cluster_file;
 use crate::failure::usage;
-use crate::remote::{Reach, TransportChoice};
+use crate::remote::{OverQuic, Reach, TransportChoice};
 use crate::target::Target;
+use crate::units;
 
 /// How another machine is reached; the options of `sync`.
 #[derive(Args, Debug)]
@@ -50,6 +51,9 @@ pub(super) struct ReachOptions {
     #[arg(long, value_name = "N", env = "LOCKSTEP_CONNECTIONS",
           value_parser = clap::value_parser!(u64).range(1..=MAX_CONNECTIONS))]
     connections: Option<u64>,
+    /// Bytes a second that the link is known to carry, such as 25MB/s, as of sync; there, not back
+    #[arg(long, value_name = "RATE", env = "LOCKSTEP_RATE", value_parser = units::parse_rate)]
+    rate: Option<u64>,
 }
 
 /// The other machine, measuring with this one as long as this lives.
@@ -73,8 +77,11 @@ impl ReachOptions {
             &self.rsh,
             &self.remote_path,
             self.transport,
-            self.connections
-                .and_then(|connections| usize::try_from(connections).ok()),
+            OverQuic {
+                connections: (self.connections)
+                    .and_then(|connections| usize::try_from(connections).ok()),
+                rate: self.rate,
+            },
         )?;
         let dialed = reach.measuring(&address.login, &address.host)?;
         if let Some(warning) = &dialed.warning {
