@@ -327,19 +327,12 @@ impl Predicted {
             Some(percent) => format!("a resync with {percent} % changed"),
         };
         let size = units::volume_size(self.size);
-        let seconds = Duration::try_from_secs_f64(self.seconds).unwrap_or(Duration::MAX);
-        let mut first = format!("{what} of {size}: about {}", units::span(seconds));
+        let mut first = format!("{what} of {size}: about {}", span(self.seconds));
         if let (Some(part), Some(mainly)) = (self.bottleneck, self.mainly) {
             let _ = write!(first, ", held back by the {part} ({mainly})");
         }
         if let Some(next) = self.parts.get(1).filter(|next| next.seconds > 0.0) {
-            let seconds = Duration::try_from_secs_f64(next.seconds).unwrap_or(Duration::MAX);
-            let _ = write!(
-                first,
-                "; next is the {}, {}",
-                next.part,
-                units::span(seconds)
-            );
+            let _ = write!(first, "; next is the {}, {}", next.part, span(next.seconds));
         }
         vec![first, format!("  what would lift it: {}", self.lift)]
     }
@@ -359,6 +352,14 @@ fn whole(value: f64) -> u64 {
     )]
     let whole = value as u64;
     whole
+}
+
+/// A time that may be short.
+fn span(seconds: f64) -> String {
+    match seconds {
+        ..1.0 => format!("{:.0} ms", seconds * 1000.0),
+        _ => units::span(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)),
+    }
 }
 
 fn millis(seconds: f64) -> String {

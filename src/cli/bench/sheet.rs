@@ -6,7 +6,7 @@ use std::time::Duration;
 use lockstep_bench::{Bar, svg};
 
 use crate::events::{Event, SourceCounts, Summary};
-use crate::measures::{Bench, Predicted, Stage};
+use crate::measures::{Bench, HERE, Predicted, Stage};
 use crate::output::Output;
 
 /// The sheet of one command.
@@ -48,7 +48,9 @@ impl Sheet {
             label: bench.label(),
             rate: bench.bytes_per_second,
         });
+        // The summary counts what this machine did.
         match bench.stage {
+            _ if bench.place != HERE => {}
             Stage::Hash => self.bytes_hashed += bench.bytes,
             Stage::Read => self.bytes_read += bench.bytes,
             _ => {}
