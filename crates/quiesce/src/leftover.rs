@@ -199,7 +199,6 @@ pub fn leftover_of(log: HookLog<'_>) -> Result<Option<Leftover>, QuiesceError> {
 }
 
 /// The entries that nobody holds, and the processes that are there still.
-#[expect(clippy::type_complexity, reason = "one use")]
 fn leftovers(state_dir: &Path) -> Result<Vec<(PathBuf, Entry, Option<Process>)>, QuiesceError> {
     let folder = state_dir.join(FOLDER);
     if !folder.exists() {
