@@ -302,6 +302,10 @@ impl Lane<'_> {
             let bulk = packer.pack(&order.want, buffer, lacking, shipment);
             let packed = Instant::now();
             common.link.pass(bulk.len(), &|| self.quits());
+            if self.quits() {
+                // What waited for its turn is not sent all at once when a run is ended.
+                return Ok(());
+            }
             self.target.shipped.store(true, Ordering::SeqCst);
             let sent = self.sender.bulk(bulk);
             packer.waited(packed.elapsed(), begun.elapsed());
