@@ -20,9 +20,12 @@ const PARTING: Duration = Duration::from_millis(200);
 /// Connections with calls on them; each is closed when its last call is over.
 pub(crate) struct Lines {
     runtime: Handle,
-    of_runs: Mutex<HashMap<(RunName, NodeName), Vec<Weak<Line>>>>,
+    of_runs: Mutex<OfRuns>,
     leaving: Arc<Leaving>,
 }
+
+/// The connections of each run to each node.
+type OfRuns = HashMap<(RunName, NodeName), Vec<Weak<Line>>>;
 
 struct Line {
     /// None once it is being closed.
@@ -89,7 +92,7 @@ impl Lines {
         Place(line)
     }
 
-    fn of_runs(&self) -> MutexGuard<'_, HashMap<(RunName, NodeName), Vec<Weak<Line>>>> {
+    fn of_runs(&self) -> MutexGuard<'_, OfRuns> {
         self.of_runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
