@@ -27,9 +27,6 @@ pub(crate) struct Lines {
     leaving: Arc<Leaving>,
 }
 
-/// The connections of each run to each node.
-type OfRuns = HashMap<(RunName, NodeName), Vec<Weak<Line>>>;
-
 struct Line {
     /// None once it is being closed.
     connection: Option<Connection>,
