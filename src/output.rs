@@ -97,12 +97,12 @@ impl Output {
         self.summary_line(&Event::Summary(summary).line());
     }
 
-    /// A summary that another process has written.
     /// The one object of a verb that prints nothing else; again and again while it is watched.
     pub(crate) fn only_line(&self, line: &str) {
         print(line);
     }
 
+    /// A summary that another process has written.
     pub(crate) fn summary_line(&self, line: &str) {
         if self.json {
             let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
