@@ -122,6 +122,15 @@ class LockstepUndo(Lockstep):
     undo = "auto"
 
 
+class LockstepRate(Lockstep):
+    title = "lockstep, QUIC, told what the link carries (`--rate`)"
+    key = "lockstep-rate"
+
+    def _sync(self, targets, extra):
+        # In bytes, as the link counts them, headers included.
+        return super()._sync(targets, [*extra, "--rate", str(self.lab.place.rate_mbit * 125_000)])
+
+
 class LockstepPipe(Lockstep):
     title = "lockstep, through the remote shell's pipe instead of QUIC"
     key = "lockstep-ssh"

@@ -51,6 +51,7 @@ class Wires:
             raise Missing("network namespaces need root")
         require("nsenter", "util-linux"), require("ip", "iproute2")
         self.title = describe(scenario)
+        self.rate_mbit = scenario.rate_mbit
         self.name = f"lockstep-compare-{os.getpid()}"
         stack.callback(self._remove)
         self._namespace(self._near)

@@ -12,6 +12,7 @@ TOOLS = {
     for tool in (
         peers.Lockstep,
         peers.LockstepUndo,
+        peers.LockstepRate,
         peers.LockstepPipe,
         peers.LockstepLocal,
         peers.RsyncDelta,
@@ -104,7 +105,7 @@ QUICK = Scale("256M", ("256M", "512M"), (0.1, 10), (1, 2), (1, 2), "256M", 120, 
 
 def all_scenarios(scale):
     """Every scenario, in the order in which they are measured."""
-    everything = tuple(key for key in TOOLS if key not in ("fio", "tls-file"))
+    everything = tuple(key for key in TOOLS if key not in ("fio", "tls-file", "lockstep-rate"))
     copying = ("lockstep", "rsync-delta", "rsync-whole", "rsync-ssh-whole", "nbdcopy", "nbdcopy-tls", "tls", "tls-file")
     loopback = Scenario("loopback", "loopback", scale.size, everything)
     wire = replace(loopback, name="mtu1500", group="mtu1500", in_namespaces=True)
@@ -123,7 +124,7 @@ def all_scenarios(scale):
         *(replace(slow, name=f"links-{count}", targets=count) for count in scale.links),
         replace(
             slow, name="wan", group="wan", size=scale.wan_size, delay_ms=WAN_DELAY_MS, lost_of_1000=WAN_LOST_OF_1000,
-            limit_seconds=scale.wan_limit_seconds, cases=("differing", "empty"), tools=("lockstep", "rsync-whole", "rsync-ssh-whole", "tls"),
+            limit_seconds=scale.wan_limit_seconds, cases=("differing", "empty"), tools=("lockstep", "lockstep-rate", "rsync-whole", "rsync-ssh-whole", "tls"),
         ),
         Scenario("sparse", "sparse", scale.sparse_size, ("lockstep",), ("empty",), is_sparse=True, rounds=1),
     ]

@@ -91,9 +91,11 @@ def cold_share(m):
 
 
 def link_share(m):
-    """By what arrives: neither headers nor what was sent again count."""
+    """By what ours sends, told what the link carries; less what gets lost, so that it counts once."""
     rate = m.fact("wan", "rate_mbit") * 1e6
-    return m.median("wan", OURS, "empty", lambda run: run["bytes_sent"] * 8 / run["seconds"]) / rate
+    arriving = 1 - m.fact("wan", "lost_of_1000") / 1000
+    sent = m.median("wan", "lockstep-rate", "empty", lambda run: run["bytes_sent"] * 8 / run["seconds"])
+    return sent * arriving / rate
 
 
 def several(figure):
