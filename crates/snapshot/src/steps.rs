@@ -19,6 +19,8 @@ pub enum Step {
     Sealed,
     /// It is not immutable any more.
     Unsealed,
+    /// Its name is that of something half made.
+    SetAside,
     /// It has no name any more.
     Removed,
     /// That is durable.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{
     FlockOperation, IFlags, Mode, OFlags, RenameFlags, fchmod, flock, ioctl_ficlone,
-    ioctl_getflags, ioctl_setflags, renameat_with,
+    ioctl_getflags, ioctl_setflags, renameat, renameat_with,
 };
 use rustix::io::Errno;
 
@@ -18,7 +18,7 @@ use crate::name::{SnapshotName, VolumeName};
 use crate::snapshot::Snapshot;
 use crate::steps::{Observer, Step};
 
-/// Around a snapshot's name while it is being made.
+/// Around a snapshot's name while it is being made, and while it is being removed.
 const MAKING: (&str, &str) = (".", ".making");
 
 /// An image that is being made; what is there of it goes away unless it is finished.
@@ -97,21 +97,26 @@ pub(super) fn copy_nocow(from: &File, to: &File) -> rustix::io::Result<()> {
     ioctl_setflags(to, flags ^ IFlags::NOCOW)
 }
 
-/// Takes an image's flag and name away, durably.
+/// Takes an image's flag and name away, durably. First the name: what is half removed is no image, as
+/// what is half made is none.
 pub(super) fn remove(
     folder: &Folder,
-    name: &str,
+    name: &SnapshotName,
     file: &File,
     observer: Observer,
 ) -> Result<(), SnapshotError> {
-    let failed = || SnapshotError::io("making removable", &folder.join(name));
+    let (whole, half) = (name.to_string(), half_name(name));
+    let failed = || SnapshotError::io("making removable", &folder.join(&whole));
     let flags = ioctl_getflags(file).map_err(failed())?;
     if flags.contains(IFlags::IMMUTABLE) {
         ioctl_setflags(file, flags - IFlags::IMMUTABLE).map_err(failed())?;
     }
     observer.done(Step::Unsealed);
-    empty(folder, name, file);
-    folder.remove_file(name)?;
+    let in_folder = folder.file();
+    renameat(in_folder, &whole, in_folder, &half).map_err(failed())?;
+    observer.done(Step::SetAside);
+    empty(folder, &half, file);
+    folder.remove_file(&half)?;
     observer.done(Step::Removed);
     folder.sync()?;
     observer.done(Step::RemovalFlushed);

@@ -155,7 +155,7 @@ impl Provider for Reflink {
                     let why = "it is another file than the one that was made".to_owned();
                     return Err(SnapshotError::NotOurs { path, why });
                 }
-                remove(&folder, &name, &file, self.observer)?;
+                remove(&folder, &snapshot.name, &file, self.observer)?;
             }
             Err(error) if error.is_missing() => {}
             Err(error) => return Err(error),
