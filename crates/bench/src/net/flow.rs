@@ -131,6 +131,10 @@ pub(super) fn give(link: &Link, limit: Duration) -> Result<Gave, Failure> {
         let listening = scope.spawn(|| {
             let taken = listen(&link.control, &progress, patience(limit));
             progress.update(|arrived| arrived.ended = true);
+            if taken.is_err() {
+                // Whoever sends may be waiting for room that nobody makes.
+                link.sender.close("the measurement failed");
+            }
             taken
         });
         let sent = send(&link.sender, &content, &progress, limit);

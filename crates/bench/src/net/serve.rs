@@ -2,11 +2,12 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lockstep_protocol::Failure;
+use lockstep_protocol::{Failure, FailureKind};
 use lockstep_transport::Link;
 use lockstep_volume::{IoEngine, probe_uring};
 
@@ -31,6 +32,9 @@ pub fn serve(link: Link) -> Result<(), Failure> {
     let deadline = Instant::now() + MAX_SESSION;
     for _ in 0..MAX_ASKS {
         let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(out_of_turn());
+        }
         let word = hear(&link.control, left.min(SILENCE))?;
         match answer(&link, word)? {
             Next::Say(answer) => say(&link.sender, &answer)?,
@@ -105,6 +109,18 @@ fn read(path: &[u8], way: Way, uring: bool, limit: Duration) -> Result<Word, Fai
 
 fn write(path: &[u8], uring: bool, limit: Duration) -> Result<Word, Failure> {
     let path = Path::new(OsStr::from_bytes(path));
+    // What is not there yet is where its name says.
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if path
+        .metadata()
+        .is_ok_and(|meta| meta.file_type().is_block_device())
+    {
+        return Err(Failure::new(
+            FailureKind::Usage,
+            "it is a device, and a write test writes to none: it makes a new file",
+        )
+        .hint("name a file on a filesystem of that disk"));
+    }
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

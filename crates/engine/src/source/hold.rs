@@ -1,6 +1,6 @@
 //! How the source is kept, or proved, unchanged while it is read.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lockstep_merkle::GroupIndex;
 use lockstep_protocol::{Evidence, Failure, FailureKind, LastWord, Purpose};
@@ -146,12 +146,12 @@ fn reads_the_same(
     pool: &rayon::ThreadPool,
 ) -> Result<bool, Failure> {
     let same = AtomicBool::new(true);
-    let again = AtomicU64::new(0);
     let scan = Scan {
         volume: source,
         geometry: feed.geometry(),
         from: ScanFrom::Cache,
-        bytes_read: &again,
+        // As it goes: the pace is kept by it.
+        bytes_read: &feed.bytes_read,
         pages: None,
         known: None,
         gate: Some(gate),
@@ -167,7 +167,5 @@ fn reads_the_same(
         }
     })
     .map_err(|error| volume_failed(&error))?;
-    feed.bytes_read
-        .fetch_add(again.load(Ordering::Relaxed), Ordering::Relaxed);
     Ok(same.load(Ordering::Relaxed) && !feed.is_over() && source.is_unchanged())
 }

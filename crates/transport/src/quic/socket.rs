@@ -177,6 +177,8 @@ async fn send_what_is_held(socket: Weak<MeteredSocket>, held: Arc<Notify>) {
 
 impl Drop for MeteredSocket {
     fn drop(&mut self) {
+        // The last word of a connection, perhaps. What finds no room is lost, as packets are.
+        let _ = self.flush(&mut self.batch());
         self.held.notify_one();
     }
 }
