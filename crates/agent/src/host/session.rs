@@ -9,7 +9,6 @@ use lockstep_cluster::value::AbsolutePath;
 use lockstep_engine::{FullScanEvery, Reuse, ServeOptions, UndoMode, UndoPolicy};
 use lockstep_protocol::{Failure, FailureKind};
 
-use super::Host;
 use super::fate::Fate;
 use super::note::{Found, Note};
 use super::permit::{guard, may_write};
@@ -17,6 +16,7 @@ use super::seat::Held;
 use super::serve::Serving;
 use super::settle::{Services, Settled};
 use super::turn::{Bid, Turn};
+use super::{Host, group_of};
 use crate::align::{self, Incoming, Staged};
 use crate::crash;
 use crate::hook::refuse_beside_another;
@@ -339,10 +339,12 @@ impl Session<'_> {
     fn open(&mut self, terms: &ServeTerms) -> Result<(Serving, crate::wire::ServingAt), Failure> {
         // The service that a probe asks is down by now.
         self.still_may(false)?;
-        refuse_beside_another(
-            &self.services.config.state_dir,
-            self.services.volume.name.as_str(),
-        )?;
+        // The hooks of a group go by the name of one of its volumes.
+        let (config, own) = (self.services.config, &self.services.volume.name);
+        let group = group_of(config, own).map(|group| &group.volumes[..]);
+        for name in group.unwrap_or(std::slice::from_ref(own)) {
+            refuse_beside_another(&config.state_dir, name.as_str())?;
+        }
         let device = self.services.ground.look()?.device;
         if device != self.device {
             let why = format!("it is {device}, and {} was promised", self.device);

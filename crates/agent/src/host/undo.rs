@@ -21,6 +21,7 @@ use super::seat::Reserved;
 use super::settle::{Services, Settled};
 use super::{Host, ground_of, group_of, serve_options};
 use crate::config::Config;
+use crate::hook::refuse_beside_another;
 use crate::wire::{Answer, WireFailure, Words};
 
 /// Agrees to what was asked for by whoever may.
@@ -63,6 +64,9 @@ impl Host {
             return Ok(Answer::undone(worst(&members)?, 0, Vec::new(), what, None));
         }
         let _reserved = self.reserve(&config, &members)?;
+        for member in &members {
+            refuse_beside_another(&config.state_dir, member.volume.name.as_str())?;
+        }
         let mut settled = Settled::default();
         let notes = self.stop(&config, &members, &mut settled)?;
         let mut bytes = 0;

@@ -20,8 +20,9 @@
 //! 9. Remove the image, then the undo.
 //!
 //! Killed at any point, the same command begins again at 1 and ends with the same bytes and the same
-//! state. After 8 it finds by the ledger that all is done, and only does 9: what was written since
-//! must not be taken back.
+//! state. After `consistent` in 8 it finds by the ledger that all is done, and only does 9: what was
+//! written since must not be taken back. Where there is no such word, a kill between 8 and 9 leaves an
+//! undo that would be laid over the target once more.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -220,13 +221,16 @@ impl Found {
         }
     }
 
-    /// Whether a rollback put everything back, by the ledger's word, and was killed before it let go
-    /// of the undo. The name of a run comes only once.
+    /// Whether the rollback that the undo names put everything back, by the ledger's word, and was
+    /// killed before it let go of the undo.
     fn is_spent(&self, history: &[LedgerRecord]) -> bool {
         let of_it = format!("{UNDO_OF}{}", self.record.run);
         self.record.state == UndoState::Restoring
-            && (history.iter())
-                .any(|record| record.source == of_it && record.state == State::Consistent)
+            && (history.iter()).any(|record| {
+                record.run == self.record.latest_run
+                    && record.source == of_it
+                    && record.state == State::Consistent
+            })
     }
 
     /// To be called by whoever holds the claim.
@@ -442,7 +446,7 @@ fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Fa
         size,
         bytes_written,
     )?;
-    let_go(restoring);
+    let_go(restoring, state)?;
     tell(&link.sender, state);
     Ok(RolledBack {
         root: Some(root.to_string()),
@@ -452,15 +456,20 @@ fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Fa
     })
 }
 
-/// What stays is found spent by whoever comes next, and removed.
-fn let_go(restoring: Restoring) {
+/// What stays although the ledger has its last word is found spent by whoever comes next, and removed.
+/// Otherwise nothing would tell that it was laid over the target already.
+fn let_go(restoring: Restoring, state: VolumeState) -> Result<(), Failure> {
     if let Kept::Image(description) = &restoring.record().kept
         && let Err(why) = image::release(description)
     {
         tracing::warn!("the image stays: {why}");
     }
-    if let Err(error) = restoring.finish() {
-        tracing::warn!("the record of the undo stays: {}", sentence(&error));
+    match restoring.finish() {
+        Err(error) if state == VolumeState::Consistent => {
+            tracing::warn!("the record of the undo stays: {}", sentence(&error));
+            Ok(())
+        }
+        finished => finished.map_err(|error| undo_failed(&error)),
     }
 }
 

@@ -113,7 +113,11 @@ pub(super) fn remove(
     }
     observer.done(Step::Unsealed);
     let in_folder = folder.file();
-    renameat(in_folder, &whole, in_folder, &half).map_err(failed())?;
+    match renameat(in_folder, &whole, in_folder, &half) {
+        // Somebody else is removing it too.
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(failed()(error)),
+    }
     observer.done(Step::SetAside);
     empty(folder, &half, file);
     folder.remove_file(&half)?;
@@ -168,6 +172,13 @@ pub(super) fn remove_half_made(folder: &Folder, name: &str) -> Result<bool, Snap
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => return Ok(false),
         Err(error) => return Err(SnapshotError::io("locking", &folder.join(name))(error)),
+    }
+    // Whoever adopted an image in the moment in which it was removed has made it immutable again.
+    if let Ok(flags) = ioctl_getflags(&file)
+        && flags.contains(IFlags::IMMUTABLE)
+    {
+        ioctl_setflags(&file, flags - IFlags::IMMUTABLE)
+            .map_err(SnapshotError::io("making removable", &folder.join(name)))?;
     }
     folder.remove_file(name)?;
     folder.sync()?;

@@ -14,8 +14,9 @@
 //! | 5 | rename it to `NAME`, fsync the folder | it is whole; `recover` does step 6 |
 //! | 6 | make it immutable, fsync it | it is whole |
 //!
-//! To release: take the flag away, unlink, fsync the folder, remove the folder if it is empty. A
-//! crash between leaves a whole image, which can be released again.
+//! To release: take the flag away, give it a name of something half made, empty it, unlink, fsync the
+//! folder, remove the folder if it is empty. A crash between leaves an image whose name says which of
+//! the two it is: whole, and to be released again, or half made, which the next recovery removes.
 
 mod making;
 mod seal;
