@@ -398,8 +398,7 @@ fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Fa
         .history(&found.key)
         .map_err(|error| ledger_failed(&error))?;
     if found.is_spent(&history) {
-        found.release(options)?;
-        return Err(no_undo(&found.path, &Unusable::Missing));
+        return let_go_late(link, options, found, history.first());
     }
     let before = found.before(&history);
     let target = found.open(options, Purpose::Restore)?;
@@ -453,6 +452,32 @@ fn brought_back(link: &Link, options: &RollbackOptions) -> Result<RolledBack, Fa
         size,
         state: state.word().to_owned(),
         bytes_written,
+    })
+}
+
+/// The last step of a rollback that was killed before it. If nobody has proved anything else since, it
+/// ends as that one would have.
+fn let_go_late(
+    link: &Link,
+    options: &RollbackOptions,
+    found: &Found,
+    newest: Option<&LedgerRecord>,
+) -> Result<RolledBack, Failure> {
+    let newest = newest.filter(|newest| newest.run == found.record.latest_run);
+    let Some(root) = newest.and_then(|newest| newest.root) else {
+        found.release(options)?;
+        return Err(no_undo(&found.path, &Unusable::Missing));
+    };
+    let target = found.open(options, Purpose::Look)?;
+    offered(link, found.offer(options, &target))?;
+    agreed(link)?;
+    found.release(options)?;
+    tell(&link.sender, VolumeState::Consistent);
+    Ok(RolledBack {
+        root: Some(Root::from_bytes(root).to_string()),
+        size: found.record.size,
+        state: VolumeState::Consistent.word().to_owned(),
+        bytes_written: 0,
     })
 }
 

@@ -330,12 +330,16 @@ fn an_undo_that_has_done_its_work_is_not_laid_over_what_came_after() {
         .unwrap();
     lab.write(0, b"somebody uses it");
     let contents = lab.contents();
-    for wish in [Wish::Look, Wish::Restore] {
+    let refused = |wish| {
         let connect = Box::new(LocalRollback(lab.options()));
         let failure = ask_rollback(connect, wish, &Agreeing(&|| ())).unwrap_err();
         assert_eq!(failure.kind, FailureKind::Guard);
         assert!(failure.message.contains("cannot be brought back"));
-    }
+    };
+    refused(Wish::Look);
+    let done = lab.undo().unwrap();
+    assert_eq!((&*done.state, done.bytes_written), ("consistent", 0));
+    refused(Wish::Restore);
     assert!(lab.contents() == contents, "it was written");
     let standing = lab.ledger().history(&lab.key()).unwrap();
     assert_eq!(standing[0].run, "rollback");
