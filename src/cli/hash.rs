@@ -10,7 +10,7 @@ use lockstep_engine::hash_volume;
 use lockstep_protocol::{Failure, FailureKind};
 
 use super::Context;
-use super::request::{IoChoice, MAX_THREADS, default_threads};
+use super::options::{IoOption, ThreadsOption};
 use crate::events::{self, Event, Hashed, SourceCounts, Summary};
 use crate::output::Output;
 use crate::progress::reading_bar;
@@ -22,19 +22,10 @@ pub(super) struct Arguments {
     /// Block devices and image files
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
-    /// Threads that hash [default: one for each core]
-    #[arg(long, value_name = "N", env = "LOCKSTEP_THREADS",
-          value_parser = clap::value_parser!(u64).range(1..=MAX_THREADS as u64))]
-    threads: Option<u64>,
-    /// How disks are read
-    #[arg(
-        long,
-        value_enum,
-        value_name = "ENGINE",
-        default_value = "auto",
-        env = "LOCKSTEP_IO"
-    )]
-    io: IoChoice,
+    #[command(flatten)]
+    threads: ThreadsOption,
+    #[command(flatten)]
+    io: IoOption,
 }
 
 /// Volumes below this size are hashed before a bar could be looked at.
@@ -64,10 +55,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
 /// Hashes one volume; a bad one is told and the next one is hashed all the same.
 fn hash_one(path: &Path, arguments: &Arguments, output: &Output, tally: &mut Tally) {
     let started = Instant::now();
-    let threads = arguments
-        .threads
-        .and_then(|threads| usize::try_from(threads).ok())
-        .unwrap_or_else(default_threads);
+    let threads = arguments.threads.count();
     let name = path.display().to_string();
     let bar = bar(path, output);
     let hashed = hash_volume(path, threads, arguments.io.engine(output), &|bytes| {

@@ -11,6 +11,7 @@ use lockstep_protocol::{Failure, FailureKind};
 
 use super::Context;
 use super::on_cluster::watched;
+use super::options::ShellOptions;
 use super::request::state_dir;
 use crate::cluster_file;
 use crate::consent::{is_answered_yes, plain, somebody_is_there};
@@ -56,23 +57,8 @@ pub(super) struct Arguments {
     /// Do not ask whether the fingerprints are right
     #[arg(long)]
     yes: bool,
-    /// Remote shell, with its options
-    #[arg(
-        short = 'e',
-        long,
-        value_name = "CMD",
-        default_value = "ssh",
-        env = "LOCKSTEP_RSH"
-    )]
-    rsh: String,
-    /// lockstep on the other machines
-    #[arg(
-        long,
-        value_name = "PROG",
-        default_value = "lockstep",
-        env = "LOCKSTEP_REMOTE_PATH"
-    )]
-    remote_path: String,
+    #[command(flatten)]
+    shell: ShellOptions,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
@@ -132,7 +118,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failur
 
 /// Where each node's shell is, and where its files go.
 fn places(arguments: &Arguments, specs: &[Spec]) -> Result<Vec<Place>, Failure> {
-    let shell = rsh::split(&arguments.rsh).map_err(|error| usage(error.to_string()))?;
+    let shell = rsh::split(&arguments.shell.rsh).map_err(|error| usage(error.to_string()))?;
     let own_program = std::env::current_exe()
         .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
     let mut common = None;
@@ -165,7 +151,7 @@ fn places(arguments: &Arguments, specs: &[Spec]) -> Result<Vec<Place>, Failure> 
                 node: spec.name.to_string(),
                 remote: spec.login.clone().map(|login| (login, shell.clone())),
                 program: match &spec.login {
-                    Some(_) => arguments.remote_path.clone(),
+                    Some(_) => arguments.shell.remote_path.clone(),
                     None => own_program.to_string_lossy().into_owned(),
                 },
                 dir,

@@ -15,6 +15,7 @@ mod node;
 mod notifications;
 mod notify;
 mod on_cluster;
+mod options;
 mod plan;
 mod remote_bench;
 mod remote_target;

@@ -21,6 +21,7 @@ use lockstep_engine::{
 use lockstep_protocol::{Failure, VolumeState};
 
 use super::Context;
+use super::options::RateOption;
 use super::request::{state_dir, who};
 use super::throttle::ThrottleOptions;
 use crate::agents::{Agents, Follower};
@@ -38,10 +39,8 @@ pub(super) struct HowOptions {
     /// Most bytes a second that are sent, for all secondaries together, such as 100MB/s
     #[arg(long, value_name = "RATE", env = "LOCKSTEP_LIMIT_RATE", value_parser = units::parse_rate)]
     limit_rate: Option<u64>,
-    /// Bytes a second that the link to each secondary is known to carry, such as 25MB/s: as much is
-    /// kept under way, whatever gets lost. For long or lossy links; the default shares them fairly
-    #[arg(long, value_name = "RATE", env = "LOCKSTEP_RATE", value_parser = units::parse_rate)]
-    rate: Option<u64>,
+    #[command(flatten)]
+    rate: RateOption,
     #[command(flatten)]
     throttle: ThrottleOptions,
     /// Read everything, even if a snapshot says that it did not change
@@ -114,7 +113,7 @@ impl HowOptions {
             },
             limit_rate: self.limit_rate,
             limit_read: self.throttle.limit_read,
-            rate: self.rate,
+            rate: self.rate.rate,
             priority: self.throttle.priority().into(),
             pace: self.throttle.pace() == Pace::Auto,
             max_seconds: self.max_duration.map(|limit| limit.as_secs().max(1)),

@@ -11,7 +11,8 @@ use lockstep_transport::remote::answer;
 use lockstep_volume::{IoEngine, probe_uring};
 
 use super::Context;
-use super::request::{default_threads, state_dir};
+use super::options::default_threads;
+use super::request::state_dir;
 use crate::failure::{chain, usage};
 use crate::remote::{Errand, Job, VERSION};
 use crate::signals::{self, Reaction};

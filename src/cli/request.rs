@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use lockstep_engine::{
     Cancel, Compression, Consent, FullScanEvery, KeepBase, Limits, LocalTarget, MIN_MEMORY,
     Outcome, Purpose, Request, Reuse, Scope, ServeOptions, SnapshotChoice, StillHook, Stillness,
     TargetSpec, UndoPolicy, VerifyScope, run as run_engine,
 };
 use lockstep_protocol::{Failure, FailureKind};
-use lockstep_volume::{IoEngine, probe_uring};
+use lockstep_volume::IoEngine;
 
 use super::Context;
+use super::options::{IoOption, LinkOptions, ReachOptions, ThreadsOption};
 use super::throttle::ThrottleOptions;
 use crate::events::{RunNames, Summary};
 use crate::failure::{chain, usage};
@@ -23,54 +24,19 @@ use crate::listener::{Listener, RangeList};
 use crate::output::Output;
 use crate::place;
 use crate::progress::{Choice, Progress};
-use crate::remote::{self, OverQuic, Reach, RemoteTarget, TransportChoice};
+use crate::remote::{self, Reach, RemoteTarget};
 use crate::report::{self, Place};
 use crate::signals::{self, Reaction};
 use crate::target::Target;
 use crate::units;
 
-/// Most threads that hash: what the engine takes.
-pub(super) const MAX_THREADS: usize = 256;
-/// Most data connections of one target: what the transport takes.
-pub(super) const MAX_CONNECTIONS: u64 = 16;
-
 /// Options of verbs that read a source and reach targets.
 #[derive(Args, Debug)]
 pub(super) struct RunOptions {
-    /// Remote shell, with its options, that starts lockstep on a target's machine
-    #[arg(
-        short = 'e',
-        long,
-        value_name = "CMD",
-        default_value = "ssh",
-        env = "LOCKSTEP_RSH"
-    )]
-    rsh: String,
-    /// lockstep on the far side
-    #[arg(
-        long,
-        value_name = "PROG",
-        default_value = "lockstep",
-        env = "LOCKSTEP_REMOTE_PATH"
-    )]
-    remote_path: String,
-    /// What carries the data to another machine: auto falls back from QUIC to the remote shell's pipe
-    #[arg(
-        long,
-        value_enum,
-        value_name = "WAY",
-        default_value = "auto",
-        env = "LOCKSTEP_TRANSPORT"
-    )]
-    transport: TransportChoice,
-    /// QUIC connections that carry data to each target, 1 to 16
-    #[arg(long, value_name = "N", env = "LOCKSTEP_CONNECTIONS",
-          value_parser = clap::value_parser!(u64).range(1..=MAX_CONNECTIONS))]
-    connections: Option<u64>,
-    /// Bytes a second that the link to each target is known to carry, such as 25MB/s: as much is kept
-    /// under way, whatever gets lost. For long or lossy links; the default shares them fairly
-    #[arg(long, value_name = "RATE", env = "LOCKSTEP_RATE", value_parser = units::parse_rate)]
-    rate: Option<u64>,
+    #[command(flatten)]
+    reach: ReachOptions,
+    #[command(flatten)]
+    link: LinkOptions,
     /// How the source is frozen: auto (the best there is), reflink, btrfs, lvm, zfs, exec:PROG,
     /// exclusive (nobody may write it meanwhile), none (take what is there)
     #[arg(
@@ -113,22 +79,13 @@ pub(super) struct RunOptions {
     #[arg(long, value_name = "SIZE", default_value = "auto", env = "LOCKSTEP_KEEP_BASE",
           value_parser = keep_base)]
     keep_base: KeepBase,
-    /// How disks are read and written
-    #[arg(
-        long,
-        value_enum,
-        value_name = "ENGINE",
-        default_value = "auto",
-        env = "LOCKSTEP_IO"
-    )]
-    io: IoChoice,
+    #[command(flatten)]
+    io: IoOption,
     /// Bytes of buffers, at each end
     #[arg(long, value_name = "SIZE", default_value = "128M", env = "LOCKSTEP_MEMORY", value_parser = memory)]
     memory: u64,
-    /// Threads that hash, at each end [default: one for each core]
-    #[arg(long, value_name = "N", env = "LOCKSTEP_THREADS",
-          value_parser = clap::value_parser!(u64).range(1..=MAX_THREADS as u64))]
-    threads: Option<u64>,
+    #[command(flatten)]
+    threads: ThreadsOption,
     /// Bytes a second on the link, such as 5M or 5MB/s, for all targets together
     #[arg(long, value_name = "RATE", env = "LOCKSTEP_LIMIT_RATE", value_parser = units::parse_rate)]
     limit_rate: Option<u64>,
@@ -149,14 +106,6 @@ pub(super) struct RunOptions {
         env = "LOCKSTEP_PROGRESS"
     )]
     progress: Choice,
-}
-
-/// `--io`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(super) enum IoChoice {
-    Auto,
-    Uring,
-    Threads,
 }
 
 /// What only one of the two verbs lets the user choose.
@@ -249,7 +198,7 @@ pub(super) fn run(
         )),
         priority: options.throttle.priority(),
         memory: options.memory,
-        threads: options.threads(),
+        threads: options.threads.count(),
         consent: (job.consent)(output, &cancel),
         allow_larger_target: options.allow_larger_target,
         max_duration: options.max_duration,
@@ -272,16 +221,7 @@ fn tell(outcome: &Outcome, purpose: Purpose, place: Place, output: &Output) -> u
 
 impl RunOptions {
     fn reach(&self) -> Result<Reach, Failure> {
-        Reach::new(
-            &self.rsh,
-            &self.remote_path,
-            self.transport,
-            OverQuic {
-                connections: (self.connections)
-                    .and_then(|connections| usize::try_from(connections).ok()),
-                rate: self.rate,
-            },
-        )
+        self.reach.reach(self.link.over_quic())
     }
 
     fn reuse(&self, reading: Reading) -> Reuse {
@@ -293,12 +233,6 @@ impl RunOptions {
             },
             keep_base: self.keep_base,
         }
-    }
-
-    fn threads(&self) -> usize {
-        self.threads
-            .and_then(|threads| usize::try_from(threads).ok())
-            .unwrap_or_else(default_threads)
     }
 
     fn specs(
@@ -325,10 +259,9 @@ impl RunOptions {
                             state_dir: context.state_dir.clone(),
                             who: who(),
                             memory: self.memory,
-                            threads: self.threads,
+                            threads: self.threads.asked(),
                             priority: self.throttle.priority(),
-                            // The far side's kernel may allow what this one forbids.
-                            uring: self.io != IoChoice::Threads,
+                            uring: self.io.uring_elsewhere(),
                             job: remote::Job::Serve(reuse, undo),
                         }),
                     },
@@ -350,7 +283,7 @@ impl RunOptions {
             state_dir: state_dir(context.state_dir.as_deref())?,
             who: who(),
             memory: self.memory,
-            threads: self.threads(),
+            threads: self.threads.count(),
             priority: self.throttle.priority(),
             io,
             reuse,
@@ -363,36 +296,11 @@ impl RunOptions {
     }
 }
 
-impl IoChoice {
-    /// The engine to use; io_uring that the kernel forbids is said, and threads do the work.
-    pub(super) fn engine(self, output: &Output) -> IoEngine {
-        if self == IoChoice::Threads {
-            return IoEngine::Threads;
-        }
-        let Err(why) = probe_uring() else {
-            return IoEngine::Uring;
-        };
-        let said = format!("io_uring cannot be used, threads do its work: {why}");
-        match self {
-            IoChoice::Uring => output.warn(&said),
-            IoChoice::Auto | IoChoice::Threads => tracing::info!("{said}"),
-        }
-        IoEngine::Threads
-    }
-}
-
 /// The state directory of this machine.
 pub(super) fn state_dir(explicit: Option<&Path>) -> Result<PathBuf, Failure> {
     lockstep_ledger::state_dir(explicit.map(Path::to_owned)).map_err(|error| {
         Failure::new(FailureKind::Io, chain(&error)).hint("name a writable folder with --state-dir")
     })
-}
-
-/// Threads where nothing is said: one for each core.
-pub(super) fn default_threads() -> usize {
-    std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(MAX_THREADS)
 }
 
 fn snapshot_choice(text: &str) -> Result<SnapshotChoice, Failure> {

@@ -13,7 +13,8 @@ use lockstep_engine::{
 use lockstep_protocol::{Failure, FailureKind};
 
 use super::Context;
-use super::request::{IoChoice, MAX_THREADS, default_threads, state_dir, who};
+use super::options::{IoOption, ReachOptions, ThreadsOption};
+use super::request::{state_dir, who};
 use super::undo_on_cluster::{self, Wanted};
 use crate::consent::{is_answered_yes, plain, somebody_is_there};
 use crate::events::{
@@ -22,7 +23,7 @@ use crate::events::{
 use crate::failure::usage;
 use crate::output::Output;
 use crate::place;
-use crate::remote::{Job, OverQuic, Reach, RemoteTarget, TransportChoice};
+use crate::remote::{Job, OverQuic, RemoteTarget};
 use crate::signals::{self, Reaction};
 use crate::target::Target;
 use crate::units;
@@ -56,45 +57,12 @@ pub(super) struct Arguments {
     /// List what is kept of targets on this machine
     #[arg(long, conflicts_with_all = ["target", "release", "dry_run"])]
     list: bool,
-    /// Remote shell, with its options, that starts lockstep on the target's machine
-    #[arg(
-        short = 'e',
-        long,
-        value_name = "CMD",
-        default_value = "ssh",
-        env = "LOCKSTEP_RSH"
-    )]
-    rsh: String,
-    /// lockstep on the far side
-    #[arg(
-        long,
-        value_name = "PROG",
-        default_value = "lockstep",
-        env = "LOCKSTEP_REMOTE_PATH"
-    )]
-    remote_path: String,
-    /// What carries the conversation with another machine
-    #[arg(
-        long,
-        value_enum,
-        value_name = "WAY",
-        default_value = "auto",
-        env = "LOCKSTEP_TRANSPORT"
-    )]
-    transport: TransportChoice,
-    /// How the disk is read and written
-    #[arg(
-        long,
-        value_enum,
-        value_name = "ENGINE",
-        default_value = "auto",
-        env = "LOCKSTEP_IO"
-    )]
-    io: IoChoice,
-    /// Threads that hash [default: one for each core]
-    #[arg(long, value_name = "N", env = "LOCKSTEP_THREADS",
-          value_parser = clap::value_parser!(u64).range(1..=MAX_THREADS as u64))]
-    threads: Option<u64>,
+    #[command(flatten)]
+    reach: ReachOptions,
+    #[command(flatten)]
+    io: IoOption,
+    #[command(flatten)]
+    threads: ThreadsOption,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<u8, Failure> {
@@ -153,18 +121,13 @@ impl Arguments {
             Target::Local(path) => Box::new(LocalRollback(self.local(path, context)?)),
             Target::Remote(remote) => Box::new(RemoteTarget {
                 remote,
-                reach: Reach::new(
-                    &self.rsh,
-                    &self.remote_path,
-                    self.transport,
-                    OverQuic::default(),
-                )?,
+                reach: self.reach.reach(OverQuic::default())?,
                 state_dir: context.state_dir.clone(),
                 who: who(),
                 memory: lockstep_engine::DEFAULT_MEMORY,
-                threads: self.threads,
+                threads: self.threads.asked(),
                 priority: Priority::Normal,
-                uring: self.io != IoChoice::Threads,
+                uring: self.io.uring_elsewhere(),
                 job: Job::Rollback,
             }),
         })
@@ -175,10 +138,7 @@ impl Arguments {
             path,
             state_dir: state_dir(context.state_dir.as_deref())?,
             who: who(),
-            threads: self
-                .threads
-                .and_then(|threads| usize::try_from(threads).ok())
-                .unwrap_or_else(default_threads),
+            threads: self.threads.count(),
             io: self.io.engine(&context.output),
         })
     }

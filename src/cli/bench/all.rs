@@ -15,12 +15,12 @@ use lockstep_protocol::{Failure, FailureKind};
 use lockstep_volume::{IoEngine, canonical_target};
 
 use super::disk::folder_for_writing;
-use super::host::{Address, Host, ReachOptions};
-use super::options::{Measuring, ThreadsOption, percent};
+use super::host::{Address, Host, HostOptions};
+use super::options::{Measuring, percent};
 use super::sheet::Sheet;
 use super::{DEVICE_SECONDS, MEMORY_SECONDS, local};
 use crate::cli::Context;
-use crate::cli::request::IoChoice;
+use crate::cli::options::{IoOption, ThreadsOption};
 use crate::failure::{chain, usage};
 use crate::measures::{Bench, Predicted, Stage};
 use crate::place;
@@ -43,19 +43,12 @@ pub(super) struct Arguments {
     /// Also measure writing, to a new file without a name beside TARGET
     #[arg(long, requires = "target")]
     write_test: bool,
-    /// How disks are read and written
-    #[arg(
-        long,
-        value_enum,
-        value_name = "ENGINE",
-        default_value = "auto",
-        env = "LOCKSTEP_IO"
-    )]
-    io: IoChoice,
+    #[command(flatten)]
+    io: IoOption,
     #[command(flatten)]
     threads: ThreadsOption,
     #[command(flatten)]
-    reach: ReachOptions,
+    reach: HostOptions,
     #[command(flatten)]
     pub(super) measuring: Measuring,
 }
@@ -317,7 +310,7 @@ impl Task<'_> {
             written: None,
             ..*source
         };
-        let uring = self.arguments.io != IoChoice::Threads;
+        let uring = self.arguments.io.uring_elsewhere();
         let read = |way| host.far.read(&remote.path, way, uring, self.device_limit);
         match unless_impossible(read(Way::Cached), sheet)? {
             Some(there) => {

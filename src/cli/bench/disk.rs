@@ -8,10 +8,10 @@ use lockstep_bench::Subject;
 use lockstep_protocol::Failure;
 use lockstep_volume::{IoEngine, probe_uring};
 
-use super::options::{Measuring, ThreadsOption};
+use super::options::Measuring;
 use super::sheet::Sheet;
 use super::{DEVICE_SECONDS, local};
-use crate::cli::request::IoChoice;
+use crate::cli::options::{IoChoice, ThreadsOption};
 use crate::failure::usage;
 
 #[derive(Args, Debug)]

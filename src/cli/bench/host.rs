@@ -11,49 +11,18 @@ use lockstep_transport::remote::Lifeline;
 
 use super::sheet::Sheet;
 use crate::cli::Context;
-use crate::cli::request::MAX_CONNECTIONS;
+use crate::cli::options::{LinkOptions, ReachOptions};
 use crate::cluster_file;
 use crate::failure::usage;
-use crate::remote::{OverQuic, Reach, TransportChoice};
 use crate::target::Target;
-use crate::units;
 
-/// How another machine is reached; the options of `sync`.
+// How another machine is reached; as of `sync`.
 #[derive(Args, Debug)]
-pub(super) struct ReachOptions {
-    /// The remote shell that starts lockstep on the other machine, as rsync's
-    #[arg(
-        short = 'e',
-        long,
-        value_name = "CMD",
-        default_value = "ssh",
-        env = "LOCKSTEP_RSH"
-    )]
-    rsh: String,
-    /// lockstep on the far side
-    #[arg(
-        long,
-        value_name = "PROG",
-        default_value = "lockstep",
-        env = "LOCKSTEP_REMOTE_PATH"
-    )]
-    remote_path: String,
-    /// What carries the data: auto falls back from QUIC to the remote shell's pipe
-    #[arg(
-        long,
-        value_enum,
-        value_name = "WAY",
-        default_value = "auto",
-        env = "LOCKSTEP_TRANSPORT"
-    )]
-    transport: TransportChoice,
-    /// QUIC connections that carry data, 1 to 16
-    #[arg(long, value_name = "N", env = "LOCKSTEP_CONNECTIONS",
-          value_parser = clap::value_parser!(u64).range(1..=MAX_CONNECTIONS))]
-    connections: Option<u64>,
-    /// Bytes a second that the link is known to carry, such as 25MB/s, as of sync; there, not back
-    #[arg(long, value_name = "RATE", env = "LOCKSTEP_RATE", value_parser = units::parse_rate)]
-    rate: Option<u64>,
+pub(super) struct HostOptions {
+    #[command(flatten)]
+    reach: ReachOptions,
+    #[command(flatten)]
+    link: LinkOptions,
 }
 
 /// The other machine, measuring with this one as long as this lives.
@@ -70,19 +39,10 @@ pub(super) struct Address {
     host: String,
 }
 
-impl ReachOptions {
+impl HostOptions {
     /// Starts the far side.
     pub(super) fn host(&self, address: Address, sheet: &Sheet) -> Result<Host, Failure> {
-        let reach = Reach::new(
-            &self.rsh,
-            &self.remote_path,
-            self.transport,
-            OverQuic {
-                connections: (self.connections)
-                    .and_then(|connections| usize::try_from(connections).ok()),
-                rate: self.rate,
-            },
-        )?;
+        let reach = self.reach.reach(self.link.over_quic())?;
         let dialed = reach.measuring(&address.login, &address.host)?;
         if let Some(warning) = &dialed.warning {
             sheet.note(warning);

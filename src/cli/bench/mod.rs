@@ -15,10 +15,10 @@ use clap::{Args, Subcommand};
 use lockstep_bench::HashKind;
 use lockstep_protocol::Failure;
 
-use self::options::{Measuring, ThreadsOption};
+use self::options::Measuring;
 use self::sheet::Sheet;
 use super::Context;
-use super::request::default_threads;
+use super::options::ThreadsOption;
 use crate::signals::{self, Reaction};
 
 /// Measure each stage of a run, here or with another machine, name the bottleneck and predict a resync.
@@ -95,9 +95,4 @@ fn hash(arguments: &HashArguments, sheet: &mut Sheet) {
             local::hash(kind, *threads, limit, sheet);
         }
     }
-}
-
-/// Threads of one for each core, as runs have them.
-fn all_threads() -> usize {
-    default_threads()
 }

@@ -5,7 +5,7 @@ use lockstep_bench::Direction;
 use lockstep_protocol::Failure;
 
 use super::DEVICE_SECONDS;
-use super::host::{Address, ReachOptions};
+use super::host::{Address, HostOptions};
 use super::options::Measuring;
 use super::sheet::Sheet;
 use crate::cli::Context;
@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     )]
     host: String,
     #[command(flatten)]
-    reach: ReachOptions,
+    reach: HostOptions,
     #[command(flatten)]
     pub(super) measuring: Measuring,
 }

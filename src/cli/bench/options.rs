@@ -7,9 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use lockstep_protocol::{Failure, FailureKind};
 
-use super::all_threads;
 use super::sheet::Sheet;
-use crate::cli::request::MAX_THREADS;
 use crate::failure::usage;
 
 /// Shortest and longest measurement, in seconds.
@@ -24,23 +22,6 @@ pub(super) struct Measuring {
     /// Draw the rates as bars into this file, whose name ends in .svg
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-}
-
-/// How many threads hash.
-#[derive(Args, Debug)]
-pub(super) struct ThreadsOption {
-    /// Most threads that hash [default: one for each core]
-    #[arg(long, value_name = "N", env = "LOCKSTEP_THREADS",
-          value_parser = clap::value_parser!(u64).range(1..=MAX_THREADS as u64))]
-    threads: Option<u64>,
-}
-
-impl ThreadsOption {
-    pub(super) fn count(&self) -> usize {
-        self.threads
-            .and_then(|threads| usize::try_from(threads).ok())
-            .unwrap_or_else(all_threads)
-    }
 }
 
 impl Measuring {
