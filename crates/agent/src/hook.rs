@@ -19,7 +19,7 @@ use lockstep_cluster::claim::{Epoch, RunName};
 use lockstep_cluster::file::{Moment, Volume};
 use lockstep_cluster::plan::NodeState;
 use lockstep_cluster::roles::{Probed, role_from_output};
-use lockstep_cluster::value::{AbsolutePath, Argv, NodeName};
+use lockstep_cluster::value::{AbsolutePath, Argv, NodeName, VolumeName};
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_quiesce::{Hook, HookLog, Progress};
 
@@ -84,7 +84,7 @@ impl About<'_> {
             }
             is_cancelled()
         };
-        let (exit, error) = match refuse_beside_another(self.state_dir, self.volume.name.as_str()) {
+        let (exit, error) = match refuse_beside_another(self.state_dir, [&self.volume.name]) {
             Ok(()) => match hook.run_noted(self.log(), &Until(&until)) {
                 Ok(()) => (Some(0), None),
                 Err(failure) => (failure.exit_code(), Some(failure.to_string())),
@@ -147,16 +147,16 @@ pub(crate) fn end_leftovers(state_dir: &Path) {
     }
 }
 
-/// Whether a volume's hooks and its data are let alone by an agent that was killed.
+/// Whether hooks and data of these volumes are let alone by an agent that was killed.
 ///
 /// # Errors
 /// `Temporary` while a hook of such a one cannot be killed.
-pub(crate) fn refuse_beside_another(state_dir: &Path, volume: &str) -> Result<(), Failure> {
-    let log = HookLog {
-        state_dir,
-        of: volume,
-    };
-    let found = lockstep_quiesce::leftover_of(log)
+pub(crate) fn refuse_beside_another<'a>(
+    state_dir: &Path,
+    volumes: impl IntoIterator<Item = &'a VolumeName>,
+) -> Result<(), Failure> {
+    let names: Vec<&str> = volumes.into_iter().map(VolumeName::as_str).collect();
+    let found = lockstep_quiesce::leftover_of(state_dir, &names)
         .map_err(|error| Failure::new(FailureKind::Io, error.to_string()))?;
     match found {
         None => Ok(()),

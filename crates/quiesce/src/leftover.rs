@@ -180,14 +180,14 @@ pub fn end_leftovers(state_dir: &Path) -> Result<Vec<Leftover>, QuiesceError> {
     Ok(ended)
 }
 
-/// The hook of somebody who is gone that could not be killed, and belongs to `log.of`.
+/// A hook of somebody who is gone that could not be killed, and belongs to one of these.
 ///
 /// # Errors
 /// [`QuiesceError::Journal`] if that cannot be known.
-pub fn leftover_of(log: HookLog<'_>) -> Result<Option<Leftover>, QuiesceError> {
-    let all = leftovers(log.state_dir)?;
+pub fn leftover_of(state_dir: &Path, these: &[&str]) -> Result<Option<Leftover>, QuiesceError> {
+    let all = leftovers(state_dir)?;
     let found = all.into_iter().find_map(|(_, entry, process)| {
-        (entry.of == log.of).then_some(())?;
+        these.contains(&&*entry.of).then_some(())?;
         Some(Leftover {
             of: entry.of,
             name: entry.name,
@@ -428,15 +428,11 @@ mod tests {
                 noted.is(child.id()).unwrap();
             }
             assert_eq!(end_leftovers(dir.path()).unwrap(), [], "its runner lives");
-            assert_eq!(leftover_of(log(dir.path())).unwrap(), None);
+            assert_eq!(leftover_of(dir.path(), &[OF]).unwrap(), None);
             orphan(noted);
-            let found = leftover_of(log(dir.path())).unwrap().unwrap();
+            let found = leftover_of(dir.path(), &[OF]).unwrap().unwrap();
             assert_eq!((found.process, found.name.as_str()), (child.id(), "stop"));
-            let other = HookLog {
-                state_dir: dir.path(),
-                of: "other",
-            };
-            assert_eq!(leftover_of(other).unwrap(), None);
+            assert_eq!(leftover_of(dir.path(), &["other"]).unwrap(), None);
             let ended = end_leftovers(dir.path()).unwrap();
             assert_eq!(ended.len(), 1);
             assert!(ended[0].is_gone && ended[0].process == child.id());

@@ -342,9 +342,8 @@ impl Session<'_> {
         // The hooks of a group go by the name of one of its volumes.
         let (config, own) = (self.services.config, &self.services.volume.name);
         let group = group_of(config, own).map(|group| &group.volumes[..]);
-        for name in group.unwrap_or(std::slice::from_ref(own)) {
-            refuse_beside_another(&config.state_dir, name.as_str())?;
-        }
+        let names = group.unwrap_or(std::slice::from_ref(own));
+        refuse_beside_another(&config.state_dir, names)?;
         let device = self.services.ground.look()?.device;
         if device != self.device {
             let why = format!("it is {device}, and {} was promised", self.device);

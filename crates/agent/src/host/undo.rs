@@ -64,9 +64,8 @@ impl Host {
             return Ok(Answer::undone(worst(&members)?, 0, Vec::new(), what, None));
         }
         let _reserved = self.reserve(&config, &members)?;
-        for member in &members {
-            refuse_beside_another(&config.state_dir, member.volume.name.as_str())?;
-        }
+        let volumes = members.iter().map(|member| &member.volume.name);
+        refuse_beside_another(&config.state_dir, volumes)?;
         let mut settled = Settled::default();
         let notes = self.stop(&config, &members, &mut settled)?;
         let mut bytes = 0;
