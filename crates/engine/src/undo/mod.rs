@@ -7,6 +7,7 @@
 //! | `copying` | laying a snapshot's bytes over the target |
 //! | `offer` | which way of keeping there is for a target |
 //! | `rollback`, `words` | bringing a target back, on its machine; what the two sides say |
+//! | `listed` | what is kept, for a list |
 //! | `changed` | whether it may have been written to since |
 //!
 //! A run's own part is `target/keep`.
@@ -14,6 +15,7 @@
 mod changed;
 mod copying;
 mod image;
+mod listed;
 mod offer;
 mod rollback;
 mod stores;
@@ -28,8 +30,9 @@ use lockstep_undo::{Kept, UndoError};
 pub(crate) use image::{
     make as make_image, open as open_image, release as release_image, release_strays,
 };
+pub use listed::{KeptUndo, list_undos};
 pub(crate) use offer::{Offer, offer, offer_log};
-pub use rollback::{KeptUndo, LocalRollback, RollbackOptions, UNDO_OF, list_undos, serve_rollback};
+pub use rollback::{LocalRollback, RollbackOptions, UNDO_OF, serve_rollback};
 pub(crate) use stores::Stores;
 #[cfg(test)]
 use words::ask_within;
