@@ -121,11 +121,11 @@ class Lab:
                 f"use chroot = no\naddress = {far.address}\nport = {port}\n"
                 f"pid file = {self.work / f'rsyncd-{number}.pid'}\nlog file = {self.work / 'rsyncd.log'}\n"
                 + ("uid = root\ngid = root\n" if os.geteuid() == 0 else "")
-                + f"[work]\npath = {self.work}\nread only = false\n"
+                + f"[volumes]\npath = {self.work}\nread only = false\n"
             )
             argv = ["rsync", "--daemon", "--no-detach", f"--config={config}"]
             self.stack.enter_context(self.serving(number, argv, port))
-            urls.append(f"rsync://{far.address}:{port}/work/{target.name}")
+            urls.append(f"rsync://{far.address}:{port}/volumes/{target.name}")
         return urls
 
     @contextlib.contextmanager
