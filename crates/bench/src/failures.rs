@@ -1,21 +1,9 @@
 //! Other crates' errors as failures.
 
-use std::error::Error;
-
+use lockstep_engine::sentence;
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_transport::LinkError;
 use lockstep_volume::{IoFailure, OpenError, OpenErrorKind};
-
-/// An error with its causes in one line.
-fn sentence(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
-}
 
 /// A volume that could not be opened for reading.
 pub(crate) fn unopened(error: &OpenError) -> Failure {

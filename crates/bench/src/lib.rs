@@ -39,4 +39,4 @@ pub use plot::{Bar, svg};
 pub use predict::{
     Job, Kind, LinkRates, Load, PackRates, Part, Prediction, Rates, Side, WriteRate, predict,
 };
-pub use write::{WriteTest, measure_writing};
+pub use write::{WriteTest, folder_for_writing, measure_writing};

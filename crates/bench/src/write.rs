@@ -1,6 +1,7 @@
 //! How fast a filesystem takes new data, and gives it back: on a file of our own that has no name.
 
-use std::path::Path;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,29 @@ pub struct WriteTest {
     pub written: Measured,
     /// The same read back from the medium, and compared.
     pub read_back: Measured,
+}
+
+/// Where a file is made for a write test beside a volume, or in a folder: never a device's folder, and
+/// nothing that is there.
+///
+/// # Errors
+/// `Usage` if there is nothing, or a device.
+pub fn folder_for_writing(path: &Path) -> Result<PathBuf, Failure> {
+    let shown = path.display();
+    let usage = |message| Failure::new(FailureKind::Usage, message);
+    let unseen = |error| usage(format!("cannot look at {shown}: {error}"));
+    let meta = path.metadata().map_err(unseen)?;
+    if meta.file_type().is_block_device() {
+        return Err(usage(format!(
+            "{shown} is a device, and a write test writes to none: it makes a new file"
+        ))
+        .hint("name a folder on a filesystem of that disk"));
+    }
+    if meta.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let canonical = path.canonicalize().map_err(unseen)?;
+    Ok(canonical.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
 /// Writes a new nameless file in this folder for so long, flushes it, reads it back and compares it.

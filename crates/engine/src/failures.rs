@@ -7,7 +7,7 @@ use lockstep_transport::LinkError;
 use lockstep_volume::{IoFailure, OpenError, OpenErrorKind};
 
 /// An error with all its causes in one line.
-pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
+pub fn sentence(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -42,6 +42,7 @@ mod together;
 mod undo;
 
 pub use cancel::{Cancel, Cause};
+pub use failures::sentence;
 pub use hash::hash_volume;
 pub use limits::{APPLY_THREADS, CHECK_THREADS, DEFAULT_MEMORY, MIN_MEMORY, PREFETCH_EXTENTS};
 pub use local::LocalTarget;

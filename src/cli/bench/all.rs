@@ -9,12 +9,11 @@ use clap::Args;
 use lockstep_bench::{Direction, Flow};
 use lockstep_bench::{
     DiskRead, FarRead, HashKind, Job, Kind, LinkRates, Measured, PackRates, Rates, Side, Subject,
-    Way, WriteRate, predict,
+    Way, WriteRate, folder_for_writing, predict,
 };
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_volume::{IoEngine, canonical_target};
 
-use super::disk::folder_for_writing;
 use super::host::{Address, Host, HostOptions};
 use super::options::{Measuring, percent};
 use super::sheet::Sheet;

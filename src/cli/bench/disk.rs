@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use lockstep_bench::Subject;
+use lockstep_bench::{Subject, folder_for_writing};
 use lockstep_protocol::Failure;
 use lockstep_volume::{IoEngine, probe_uring};
 
@@ -12,7 +12,6 @@ use super::options::Measuring;
 use super::sheet::Sheet;
 use super::{DEVICE_SECONDS, local};
 use crate::cli::options::{IoChoice, ThreadsOption};
-use crate::failure::usage;
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
@@ -101,26 +100,4 @@ fn engines(choice: IoChoice, sheet: &Sheet) -> Vec<IoEngine> {
             }
         },
     }
-}
-
-/// Where a file is made for a write test: never a device's folder, and nothing that is there.
-pub(super) fn folder_for_writing(path: &Path) -> Result<PathBuf, Failure> {
-    use std::os::unix::fs::FileTypeExt;
-    let shown = path.display();
-    let meta = path
-        .metadata()
-        .map_err(|error| usage(format!("cannot look at {shown}: {error}")))?;
-    if meta.file_type().is_block_device() {
-        return Err(usage(format!(
-            "{shown} is a device, and a write test writes to none: it makes a new file"
-        ))
-        .hint("name a folder on a filesystem of that disk"));
-    }
-    if meta.is_dir() {
-        return Ok(path.to_owned());
-    }
-    let canonical = path
-        .canonicalize()
-        .map_err(|error| usage(format!("cannot look at {shown}: {error}")))?;
-    Ok(canonical.parent().unwrap_or(Path::new("/")).to_owned())
 }

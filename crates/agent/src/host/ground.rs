@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use lockstep_cluster::claim::Promise;
 use lockstep_cluster::plan::NodeState;
 use lockstep_cluster::value::{NodeName, VolumeId};
+use lockstep_engine::sentence;
 use lockstep_ledger::{Identity, Ledger, Record, Standing, VolumeKey, peek};
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_volume::{Hold, OpenErrorKind, Volume, identify, open_source};
@@ -195,18 +196,6 @@ fn lasting(identity: &str) -> &str {
 
 fn broken(kind: FailureKind, path: &Path, error: &dyn std::error::Error) -> Failure {
     Failure::new(kind, format!("{}: {}", path.display(), sentence(error)))
-}
-
-/// An error with all its causes in one line.
-pub(super) fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -5,11 +5,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lockstep_engine::{Cancel, Cause, ServeOptions, Served, serve};
+use lockstep_engine::{Cancel, Cause, ServeOptions, Served, sentence, serve};
 use lockstep_protocol::{Failure, FailureKind};
 use lockstep_transport::quic::{self, Listening, OneTimeKey, PublicKey, QuicOptions};
 
-use super::ground::sentence;
 use crate::config::Config;
 use crate::talk::{Talk, TalkError};
 use crate::wire::{Hex32, ServingAt};

@@ -2,12 +2,11 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lockstep_protocol::{Failure, FailureKind};
+use lockstep_protocol::Failure;
 use lockstep_transport::Link;
 use lockstep_volume::{IoEngine, probe_uring};
 
@@ -16,7 +15,7 @@ use super::word::{Found, Scan, Word, hear, say};
 use crate::disk::{Subject, Way};
 use crate::failures::out_of_turn;
 use crate::hash::{HashKind, measure_hashing};
-use crate::write::measure_writing;
+use crate::write::{folder_for_writing, measure_writing};
 
 /// Most things that are asked, and the longest that all of it takes.
 const MAX_ASKS: usize = 128;
@@ -110,22 +109,12 @@ fn read(path: &[u8], way: Way, uring: bool, limit: Duration) -> Result<Word, Fai
 fn write(path: &[u8], uring: bool, limit: Duration) -> Result<Word, Failure> {
     let path = Path::new(OsStr::from_bytes(path));
     // What is not there yet is where its name says.
-    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    if path
-        .metadata()
-        .is_ok_and(|meta| meta.file_type().is_block_device())
-    {
-        return Err(Failure::new(
-            FailureKind::Usage,
-            "it is a device, and a write test writes to none: it makes a new file",
-        )
-        .hint("name a file on a filesystem of that disk"));
-    }
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
+    let folder = match (path.exists(), path.parent()) {
+        (true, _) => folder_for_writing(path)?,
+        (false, Some(folder)) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        (false, _) => PathBuf::from("."),
     };
-    measure_writing(folder, engine(uring), limit.min(LONGEST)).map(Word::Wrote)
+    measure_writing(&folder, engine(uring), limit.min(LONGEST)).map(Word::Wrote)
 }
 
 fn engine(uring: bool) -> IoEngine {
