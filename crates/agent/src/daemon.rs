@@ -6,7 +6,6 @@
 //! | one for each call | answers it, in blocking code |
 //! | `tend` | looks after the node every second: what is known, what has expired |
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -19,6 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::answer::Answerer;
 use crate::config::{Config, Current};
+use crate::gate::PerKey;
 use crate::host::Host;
 use crate::net::{Net, NetTalk, addresses, usable};
 use crate::primary::{Caller, EndSink, Primary, thaw_owed};
@@ -63,9 +63,8 @@ struct Ending {
 /// The calls that are being answered.
 #[derive(Default)]
 struct Calls {
-    by_key: HashMap<[u8; 32], usize>,
+    counted: PerKey,
     of_nodes: usize,
-    all: usize,
 }
 
 /// Whoever has a key in the cluster file.
@@ -283,28 +282,20 @@ impl Who {
 
 impl Calls {
     fn has_room(&self, who: Who) -> bool {
-        let of_key = self.by_key.get(&who.key).copied().unwrap_or(0);
         let all = MAX_CALLS + who.volumes;
-        self.all < all
-            && of_key < MAX_CALLS_PER_KEY + who.volumes
+        self.counted.all < all
+            && self.counted.of(&who.key) < MAX_CALLS_PER_KEY + who.volumes
             && (who.is_person || self.of_nodes < all - KEPT_FOR_PEOPLE)
     }
 
     fn begin(&mut self, who: Who) {
-        *self.by_key.entry(who.key).or_default() += 1;
+        self.counted.begin(who.key);
         self.of_nodes += usize::from(!who.is_person);
-        self.all += 1;
     }
 
     fn end(&mut self, who: Who) {
-        if let Some(of_key) = self.by_key.get_mut(&who.key) {
-            *of_key -= 1;
-            if *of_key == 0 {
-                self.by_key.remove(&who.key);
-            }
-        }
+        self.counted.end(who.key);
         self.of_nodes -= usize::from(!who.is_person);
-        self.all -= 1;
     }
 }
 
@@ -420,7 +411,7 @@ mod tests {
         assert_eq!(of_nodes + MAX_CALLS_PER_KEY + 2 + others, MAX_CALLS + 2);
         (0..MAX_CALLS_PER_KEY + 2).for_each(|_| calls.end(person));
         assert!(
-            !calls.by_key.contains_key(&person.key),
+            !calls.counted.by_key.contains_key(&person.key),
             "what ended leaves nothing"
         );
     }

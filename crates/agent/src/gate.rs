@@ -13,14 +13,37 @@ pub(crate) struct Gate {
     per_key: usize,
     all: usize,
     patience: Duration,
-    inside: Mutex<Inside>,
+    inside: Mutex<PerKey>,
     fewer: Condvar,
 }
 
+/// How many there are, for each key and in all.
 #[derive(Default)]
-struct Inside {
-    by_key: HashMap<[u8; 32], usize>,
-    all: usize,
+pub(crate) struct PerKey {
+    pub(crate) by_key: HashMap<[u8; 32], usize>,
+    pub(crate) all: usize,
+}
+
+impl PerKey {
+    pub(crate) fn of(&self, key: &[u8; 32]) -> usize {
+        self.by_key.get(key).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn begin(&mut self, key: [u8; 32]) {
+        *self.by_key.entry(key).or_default() += 1;
+        self.all += 1;
+    }
+
+    /// A key of which nothing is left is forgotten.
+    pub(crate) fn end(&mut self, key: [u8; 32]) {
+        self.all -= 1;
+        if let Some(of_key) = self.by_key.get_mut(&key) {
+            *of_key -= 1;
+            if *of_key == 0 {
+                self.by_key.remove(&key);
+            }
+        }
+    }
 }
 
 /// One that is inside, until this is dropped.
@@ -48,13 +71,8 @@ impl Gate {
     /// `Busy`.
     pub(crate) fn enter(&self, key: &PublicKey) -> Result<Pass<'_>, Failure> {
         let key = *key.as_bytes();
-        let is_full = |inside: &mut Inside| {
-            inside.all >= self.all
-                || inside
-                    .by_key
-                    .get(&key)
-                    .is_some_and(|it| *it >= self.per_key)
-        };
+        let is_full =
+            |inside: &mut PerKey| inside.all >= self.all || inside.of(&key) >= self.per_key;
         let (mut inside, _) = self
             .fewer
             .wait_timeout_while(self.inside(), self.patience, is_full)
@@ -66,12 +84,11 @@ impl Gate {
             )
             .hint("wait a moment"));
         }
-        *inside.by_key.entry(key).or_default() += 1;
-        inside.all += 1;
+        inside.begin(key);
         Ok(Pass { gate: self, key })
     }
 
-    fn inside(&self) -> MutexGuard<'_, Inside> {
+    fn inside(&self) -> MutexGuard<'_, PerKey> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -79,13 +96,7 @@ impl Gate {
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         let mut inside = self.gate.inside();
-        inside.all -= 1;
-        if let Some(of_key) = inside.by_key.get_mut(&self.key) {
-            *of_key -= 1;
-            if *of_key == 0 {
-                inside.by_key.remove(&self.key);
-            }
-        }
+        inside.end(self.key);
         drop(inside);
         self.gate.fewer.notify_all();
     }

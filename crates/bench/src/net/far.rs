@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lockstep_protocol::{Failure, FailureKind};
+use lockstep_transport::remote::boot_id;
 use lockstep_transport::{Link, PathStats, Via};
 
 use super::flow::{Direction, Flow, LONGEST, give, take};
-use super::serve::boot_id;
 use super::word::{Found, MAX_PATH_BYTES, Scan, Word, hear, say};
 use crate::disk::{DiskRead, Way};
 use crate::failures::out_of_turn;

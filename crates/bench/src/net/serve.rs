@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use lockstep_protocol::Failure;
 use lockstep_transport::Link;
+use lockstep_transport::remote::boot_id;
 use lockstep_volume::{IoEngine, probe_uring};
 
 use super::flow::{LONGEST, give, take};
@@ -122,12 +123,6 @@ fn engine(uring: bool) -> IoEngine {
         true => IoEngine::Uring,
         false => IoEngine::Threads,
     }
-}
-
-/// The kernel's boot id: equal on both sides if they are one machine; may be empty.
-pub(super) fn boot_id() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    id.map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
 fn cores() -> usize {

@@ -221,8 +221,9 @@ fn ssh_server_address() -> Option<IpAddr> {
     connection.split(' ').nth(2)?.parse().ok()
 }
 
-/// The kernel's boot id: equal on both sides if they are one machine, whatever it is called.
-pub(super) fn boot_id() -> String {
+/// The kernel's boot id: equal on both sides if they are one machine, whatever it is called; may be
+/// empty.
+pub fn boot_id() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     id.map(|id| id.trim().to_owned()).unwrap_or_default()
 }

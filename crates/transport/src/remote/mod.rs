@@ -25,7 +25,7 @@ use std::time::Duration;
 use crate::link::Link;
 use crate::quic::QuicOptions;
 
-pub use self::far::{AnswerError, FarLifeline, answer};
+pub use self::far::{AnswerError, FarLifeline, answer, boot_id};
 pub use self::near::{Lifeline, dial};
 
 /// Largest payload delivered to the far side, in bytes.
